@@ -1,0 +1,237 @@
+//! A small binary encoding: LEB128 integers, zigzag for signed ones, little-endian floats, length-prefixed bytes.
+//!
+//! It is what log entries, partial results and stored blocks are made of. A reader never trusts a length: every
+//! count is checked against the bytes that are left before anything is allocated.
+
+/// Why bytes could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// The input ended inside a value.
+    #[error("unexpected end of input")]
+    Truncated,
+    /// The input breaks a rule of its format.
+    #[error("invalid encoding: {0}")]
+    Invalid(&'static str),
+}
+
+/// Appends encoded values to a buffer.
+pub struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer that appends to `out`.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    /// One byte.
+    pub fn u8(&mut self, value: u8) {
+        self.out.push(value);
+    }
+
+    /// An unsigned integer in 1 to 10 bytes.
+    pub fn u64(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.out.push(value as u8);
+    }
+
+    /// A signed integer, small magnitudes in few bytes.
+    pub fn i64(&mut self, value: i64) {
+        self.u64(((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    /// A float by its 8 bytes, so that NaN payloads and the sign of zero stay.
+    pub fn f64(&mut self, value: f64) {
+        self.out.extend_from_slice(&value.to_bits().to_le_bytes());
+    }
+
+    /// A fingerprint by its 16 bytes.
+    pub fn u128(&mut self, value: u128) {
+        self.out.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// Bytes behind their length.
+    pub fn bytes(&mut self, value: &[u8]) {
+        self.u64(value.len() as u64);
+        self.out.extend_from_slice(value);
+    }
+
+    /// Text behind its length in bytes.
+    pub fn str(&mut self, value: &str) {
+        self.bytes(value.as_bytes());
+    }
+
+    /// Bytes as they are, without a length.
+    pub fn raw(&mut self, value: &[u8]) {
+        self.out.extend_from_slice(value);
+    }
+}
+
+/// Reads encoded values from a slice.
+#[derive(Clone)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over the whole of `input`.
+    #[must_use]
+    pub fn new(input: &'a [u8]) -> Self {
+        Self { rest: input }
+    }
+
+    /// Whether everything has been read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The bytes not read yet.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// `n` bytes as they are.
+    ///
+    /// # Errors
+    /// [`CodecError::Truncated`] when fewer are left.
+    pub fn raw(&mut self, n: usize) -> Result<&'a [u8], CodecError> {
+        let (head, tail) = self.rest.split_at_checked(n).ok_or(CodecError::Truncated)?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(CodecError::Truncated)?;
+        self.rest = tail;
+        Ok(*head)
+    }
+
+    /// One byte.
+    ///
+    /// # Errors
+    /// [`CodecError::Truncated`] at the end of the input.
+    pub fn u8(&mut self) -> Result<u8, CodecError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// An unsigned integer.
+    ///
+    /// # Errors
+    /// [`CodecError`] when the input ends or the integer does not fit 64 bits.
+    pub fn u64(&mut self) -> Result<u64, CodecError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            if shift == 63 && byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(CodecError::Invalid("integer is longer than 64 bits"))
+    }
+
+    /// A signed integer.
+    ///
+    /// # Errors
+    /// As [`Reader::u64`].
+    pub fn i64(&mut self) -> Result<i64, CodecError> {
+        let raw = self.u64()?;
+        Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
+    }
+
+    /// An unsigned integer that must fit 32 bits.
+    ///
+    /// # Errors
+    /// As [`Reader::u64`], and when the value is too large.
+    pub fn u32(&mut self) -> Result<u32, CodecError> {
+        u32::try_from(self.u64()?).map_err(|_| CodecError::Invalid("integer is longer than 32 bits"))
+    }
+
+    /// A float.
+    ///
+    /// # Errors
+    /// [`CodecError::Truncated`] at the end of the input.
+    pub fn f64(&mut self) -> Result<f64, CodecError> {
+        Ok(f64::from_bits(u64::from_le_bytes(self.array()?)))
+    }
+
+    /// A fingerprint.
+    ///
+    /// # Errors
+    /// [`CodecError::Truncated`] at the end of the input.
+    pub fn u128(&mut self) -> Result<u128, CodecError> {
+        Ok(u128::from_le_bytes(self.array()?))
+    }
+
+    /// Bytes behind their length.
+    ///
+    /// # Errors
+    /// [`CodecError`] when the length is malformed or larger than what is left.
+    pub fn bytes(&mut self) -> Result<&'a [u8], CodecError> {
+        let len = usize::try_from(self.u64()?).map_err(|_| CodecError::Truncated)?;
+        self.raw(len)
+    }
+
+    /// Text behind its length.
+    ///
+    /// # Errors
+    /// As [`Reader::bytes`], and when the bytes are not UTF-8.
+    pub fn str(&mut self) -> Result<&'a str, CodecError> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| CodecError::Invalid("text is not UTF-8"))
+    }
+
+    /// A count of items of which each takes at least `min_bytes`, so that a count never allocates more than the
+    /// input could fill.
+    ///
+    /// # Errors
+    /// [`CodecError::Truncated`] when the input is too short for that many items.
+    pub fn count(&mut self, min_bytes: usize) -> Result<usize, CodecError> {
+        let count = usize::try_from(self.u64()?).map_err(|_| CodecError::Truncated)?;
+        let fits = count.checked_mul(min_bytes.max(1)).is_some_and(|need| need <= self.rest.len());
+        if fits { Ok(count) } else { Err(CodecError::Truncated) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn integers_and_floats_round_trip(u: u64, i: i64, bits: u64) {
+            let mut bytes = Vec::new();
+            let mut out = Writer::new(&mut bytes);
+            out.u64(u);
+            out.i64(i);
+            out.f64(f64::from_bits(bits));
+            let mut input = Reader::new(&bytes);
+            prop_assert_eq!(input.u64(), Ok(u));
+            prop_assert_eq!(input.i64(), Ok(i));
+            prop_assert_eq!(input.f64().map(f64::to_bits), Ok(bits));
+            prop_assert!(input.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_count_larger_than_the_input_is_refused() {
+        let mut bytes = Vec::new();
+        Writer::new(&mut bytes).u64(1 << 40);
+        assert_eq!(Reader::new(&bytes).count(1), Err(CodecError::Truncated));
+    }
+
+    #[test]
+    fn an_overlong_integer_is_refused() {
+        assert!(Reader::new(&[0xff; 11]).u64().is_err());
+    }
+}
