@@ -35,6 +35,17 @@ impl ValueType {
             Self::Matrix => "range vector",
         }
     }
+
+    /// The word that the HTTP API uses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::String => "string",
+            Self::Vector => "vector",
+            Self::Matrix => "matrix",
+        }
+    }
 }
 
 /// A node with its place in the text.
@@ -76,6 +87,17 @@ pub enum ExprKind {
     MatrixSelector(MatrixSelector),
     /// `x[1h:5m]`
     Subquery(Box<Subquery>),
+    /// A part that was computed elsewhere; a planner puts it in the place of a subtree, and no text parses to it.
+    Remote(Remote),
+}
+
+/// Where the result of a part that was computed elsewhere is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// The number under which the evaluation's sources hold the result.
+    pub id: usize,
+    /// The type of the subtree it stands for: a vector or a scalar.
+    pub value_type: ValueType,
 }
 
 /// A number and whether it was written as a duration.
@@ -89,8 +111,7 @@ pub struct NumberLiteral {
 
 impl PartialEq for NumberLiteral {
     fn eq(&self, other: &Self) -> bool {
-        self.duration == other.duration
-            && (self.value == other.value || (self.value.is_nan() && other.value.is_nan()))
+        self.duration == other.duration && same_float(self.value) == same_float(other.value)
     }
 }
 
@@ -226,7 +247,7 @@ pub enum Cardinality {
 }
 
 /// The modifiers of a binary operator between vectors.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Matching {
     /// Group modifiers.
     pub card: Cardinality,
@@ -240,6 +261,20 @@ pub struct Matching {
     pub fill_left: Option<f64>,
     /// `fill` or `fill_right`: the value for a right side that is missing.
     pub fill_right: Option<f64>,
+}
+
+impl PartialEq for Matching {
+    fn eq(&self, other: &Self) -> bool {
+        let fills = |m: &Self| (m.fill_left.map(same_float), m.fill_right.map(same_float));
+        (self.card, self.on, &self.labels, &self.include)
+            == (other.card, other.on, &other.labels, &other.include)
+            && fills(self) == fills(other)
+    }
+}
+
+/// The bits of a float by which two of them are compared: all NaN are one.
+fn same_float(value: f64) -> u64 {
+    if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() }
 }
 
 /// Aggregation operators.
@@ -296,6 +331,13 @@ impl AggregateOp {
             Self::Limitk => "limitk",
             Self::LimitRatio => "limit_ratio",
         }
+    }
+
+    /// Whether it takes a parameter in front of the expression.
+    #[must_use]
+    pub fn takes_param(self) -> bool {
+        use AggregateOp as A;
+        matches!(self, A::Topk | A::Bottomk | A::CountValues | A::Quantile | A::Limitk | A::LimitRatio)
     }
 }
 
@@ -389,8 +431,8 @@ pub enum RangeMode {
     Smoothed,
 }
 
-/// `name{matchers} offset d @ t`
-#[derive(Clone, Debug, Default, PartialEq)]
+/// `name{matchers} offset d @ t`; two are equal whatever the order of their matchers.
+#[derive(Clone, Debug, Default)]
 pub struct VectorSelector {
     /// The name in front of the braces, or empty. It is among the matchers too.
     pub name: String,
@@ -402,6 +444,19 @@ pub struct VectorSelector {
     pub at: Option<AtModifier>,
     /// `anchored` or `smoothed`, on an instant selector or on the range selector around it.
     pub mode: RangeMode,
+}
+
+impl PartialEq for VectorSelector {
+    fn eq(&self, other: &Self) -> bool {
+        fn sorted(matchers: &[Matcher]) -> Vec<(&str, &str, &str)> {
+            let mut keys: Vec<_> =
+                matchers.iter().map(|m| (m.name.as_str(), m.op.as_str(), m.value.as_str())).collect();
+            keys.sort_unstable();
+            keys
+        }
+        (&self.name, &self.offset, self.at, self.mode) == (&other.name, &other.offset, other.at, other.mode)
+            && sorted(&self.matchers) == sorted(&other.matchers)
+    }
 }
 
 /// `selector[range]`
