@@ -211,6 +211,12 @@ impl BinaryOp {
         matches!(self, Self::Eql | Self::Neq | Self::Lss | Self::Lte | Self::Gtr | Self::Gte)
     }
 
+    /// Whether durations may be joined by it.
+    #[must_use]
+    pub fn is_duration_operator(self) -> bool {
+        matches!(self, Self::Add | Self::Sub | Self::Mul | Self::Div | Self::Mod | Self::Pow)
+    }
+
     /// Whether it is `and`, `or` or `unless`.
     #[must_use]
     pub fn is_set(self) -> bool {

@@ -238,7 +238,6 @@ impl Lexer<'_> {
 
     fn close_paren(&mut self) -> Step {
         if self.paren_depth == 0 {
-            self.emit(Kind::RightParen);
             self.start = self.pos;
             return Err(format!("unexpected right parenthesis {}", quote_char(')')));
         }
@@ -288,7 +287,10 @@ impl Lexer<'_> {
                 self.bracket_open = false;
                 Kind::RightBracket
             }
-            ':' if empty => return Err("unexpected colon before duration in duration expression".into()),
+            ':' if empty => {
+                self.start = self.pos;
+                return Err("unexpected colon before duration in duration expression".into());
+            }
             ':' if self.got_colon => return Err(format!("unexpected colon {}", quote_char(c))),
             ':' => {
                 self.got_colon = true;

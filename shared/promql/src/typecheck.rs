@@ -24,11 +24,11 @@ impl Checker<'_> {
         Err(ParseError::new(self.input, pos, message.into()))
     }
 
+    /// Checks an expression, children first, and gives its type.
     fn expr(&self, expr: &mut Expr) -> Checked<ValueType> {
         let pos = expr.pos;
         match &mut expr.kind {
-            ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Remote(_) => {}
-            ExprKind::Paren(inner) => drop(self.expr(inner)?),
+            ExprKind::Paren(inner) => return self.expr(inner),
             ExprKind::Unary(_, inner) => {
                 let found = self.expr(inner)?;
                 if !matches!(found, ValueType::Scalar | ValueType::Vector) {
@@ -38,16 +38,14 @@ impl Checker<'_> {
                     );
                     return self.refuse(pos, message);
                 }
+                return Ok(found);
             }
-            ExprKind::Binary(binary) => self.binary(binary, pos)?,
+            ExprKind::Binary(binary) => return self.binary(binary, pos),
             ExprKind::Aggregate(aggregate) => {
                 self.expect(&mut aggregate.expr, ValueType::Vector, "aggregation expression")?;
                 if let Some(param) = &mut aggregate.param {
-                    let wanted = if aggregate.op == AggregateOp::CountValues {
-                        ValueType::String
-                    } else {
-                        ValueType::Scalar
-                    };
+                    let text = aggregate.op == AggregateOp::CountValues;
+                    let wanted = if text { ValueType::String } else { ValueType::Scalar };
                     self.expect(param, wanted, "aggregation parameter")?;
                 }
             }
@@ -62,7 +60,9 @@ impl Checker<'_> {
                     return self.refuse(pos, message);
                 }
             }
+            ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Remote(_) => {}
         }
+        // None of those that are left looks further down for its type.
         Ok(expr.value_type())
     }
 
@@ -77,7 +77,7 @@ impl Checker<'_> {
         )
     }
 
-    fn binary(&self, binary: &mut Binary, pos: Pos) -> Checked {
+    fn binary(&self, binary: &mut Binary, pos: Pos) -> Checked<ValueType> {
         let (left, right) = (self.expr(&mut binary.lhs)?, self.expr(&mut binary.rhs)?);
         let op = binary.op;
         if binary.return_bool && !op.is_comparison() {
@@ -102,7 +102,8 @@ impl Checker<'_> {
                 return self.refuse(side.pos, message);
             }
         }
-        self.matching(binary, left == ValueType::Vector && right == ValueType::Vector, pos)
+        self.matching(binary, left == ValueType::Vector && right == ValueType::Vector, pos)?;
+        Ok(if scalars { ValueType::Scalar } else { ValueType::Vector })
     }
 
     fn matching(&self, binary: &mut Binary, vectors: bool, pos: Pos) -> Checked {

@@ -58,8 +58,9 @@ struct Operand<'a> {
 
 impl<'a> Operand<'a> {
     fn of_sign(expr: &'a Expr) -> Self {
-        // `^` alone binds stronger than a sign; a sign before a number would become part of it.
-        Self { expr, parens: strength(expr) < BinaryOp::Pow.precedence() }
+        // `^` alone binds stronger than a sign, and signs may follow one another.
+        let sign = matches!(expr.kind, ExprKind::Unary(..));
+        Self { expr, parens: !sign && strength(expr) < BinaryOp::Pow.precedence() }
     }
 
     fn of_binary(op: BinaryOp, expr: &'a Expr, left: bool) -> Self {
@@ -71,7 +72,7 @@ impl<'a> Operand<'a> {
             ExprKind::Number(number) => left && right_first && number.value.is_sign_negative(),
             _ => inner < own || (inner == own && left == right_first),
         };
-        Self { expr, parens: parens || (left && ends_with_open_offset(expr)) }
+        Self { expr, parens: parens || (left && op.is_duration_operator() && ends_with_open_offset(expr)) }
     }
 }
 

@@ -30,18 +30,25 @@ impl Parser<'_> {
         let sign = self.token().pos;
         if let Some(minus) = self.sign() {
             let (operand, pos) = self.duration_primary()?;
-            let (expr, _) = self.signed(minus, operand, merge(sign, pos))?;
-            return Ok(finish(expr));
+            // A plus before parentheses is kept: it ends the duration, see below.
+            if !minus && matches!(operand, DurationExpr::Paren(_)) {
+                return Ok(finish(DurationExpr::Unary(UnaryOp::Plus, Box::new(operand))));
+            }
+            return Ok(finish(self.signed(minus, operand, merge(sign, pos))?.0));
         }
         let in_parens = self.peek() == Kind::LeftParen;
         let (expr, pos) = self.duration_primary()?;
-        if in_parens && matches!(self.peek(), Kind::Op(op) if precedence(op).is_some()) {
+        if in_parens && matches!(self.peek(), Kind::Op(op) if op.is_duration_operator()) {
             // Behind parentheses arithmetic goes on, as in the grammar of Prometheus. Where what follows is no
-            // duration, the operator belongs to the expression around.
+            // duration, Prometheus refuses the query; here the operator belongs to the expression around, and a plus
+            // notes that the duration has ended.
             let (at, closing) = (self.at, self.last_closing);
             match self.duration_tail((expr.clone(), pos), 1) {
                 Ok((longer, _)) => return Ok(finish(longer)),
-                Err(_) => (self.at, self.last_closing) = (at, closing),
+                Err(_) => {
+                    (self.at, self.last_closing) = (at, closing);
+                    return Ok(Duration::Expr(Box::new(DurationExpr::Unary(UnaryOp::Plus, Box::new(expr)))));
+                }
             }
         }
         Ok(finish(expr))
@@ -171,8 +178,10 @@ fn precedence(op: BinaryOp) -> Option<u8> {
 fn finish(expr: DurationExpr) -> Duration {
     match expr {
         DurationExpr::Number(number) => {
-            let nanoseconds = (number.value * 1e9).round();
-            let ms = (nanoseconds / 1e6).trunc() as i64;
+            let nearest = (number.value * 1000.0).round();
+            // What was written in whole milliseconds stays so, however far its float is from them.
+            let whole = nearest / 1000.0 == number.value;
+            let ms = if whole { nearest } else { (number.value * 1000.0).trunc() } as i64;
             Duration::Constant(if ms == 0 && number.value != 0.0 { number.value.signum() as i64 } else { ms })
         }
         other => Duration::Expr(Box::new(other)),
