@@ -33,7 +33,9 @@ fn at_level(expr: &Expr, level: usize) -> String {
         return format!("{indent}{}{}", op.as_str(), operand.trim());
     }
     if line.len() <= MAX_LINE_BYTES {
-        return format!("{indent}{line}");
+        // Prometheus leaves short subqueries without indentation.
+        let subquery = matches!(expr.kind, ExprKind::Subquery(_));
+        return if subquery { line } else { format!("{indent}{line}") };
     }
     match &expr.kind {
         ExprKind::Paren(child) => format!("{indent}(\n{}\n{indent})", at_level(child, inner)),

@@ -91,6 +91,9 @@ fn duration_ms(text: &str) -> Result<u64, String> {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
         let unit = &rest[digits..digits + letters];
+        if digits > 0 && units.iter().all(|(name, _)| *name != unit) {
+            return Err(format!("unknown unit {} in duration {}", quote(unit), quote(text)));
+        }
         // Each unit once, the longer ones first.
         let place = units.iter().position(|(name, _)| *name == unit).filter(|place| *place >= allowed);
         let (Some(place), true) = (place, digits > 0) else { return Err(invalid()) };

@@ -44,6 +44,7 @@ fn numbers_in_all_notations() {
         "1:1: parse error: error parsing number: strconv.ParseFloat: parsing \"1e999\": value out of range",
     );
     check("1__0", "1:1: parse error: bad number or duration syntax: \"1__\"");
+    check("5y1hs", "1:1: parse error: unknown unit \"hs\" in duration \"5y1hs\"");
     check("1m1h", "1:1: parse error: not a valid duration string: \"1m1h\"");
     check("2foo", "1:1: parse error: bad number or duration syntax: \"2\"");
 }
