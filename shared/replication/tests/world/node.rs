@@ -151,7 +151,7 @@ impl Node {
         self.time_out(now);
         let owed = std::mem::take(&mut self.owed);
         for (to, ticket, epoch, end) in owed {
-            let machine = self.machine.as_ref().unwrap();
+            let Some(machine) = &self.machine else { return };
             if self.durable_seq() >= end.seq {
                 out.push((to, Message::Ack { ticket, ack: machine.acknowledge(epoch, end) }));
             } else {
@@ -173,7 +173,7 @@ impl Node {
         for peer in (1..=5).map(NodeId).filter(|peer| *peer != self.id) {
             let session = self.session;
             let pulse = self.pulses.entry(peer).or_insert_with(|| Pulses::new(session)).send(now);
-            let machine = self.machine.as_mut().unwrap();
+            let Some(machine) = &mut self.machine else { return };
             if let Some((epoch, committed, grant_ms)) = machine.beacon_to(now, peer, pulse.answered) {
                 out.push((peer, Message::Beacon { pulse, epoch, committed, grant_ms }));
             }
