@@ -1,0 +1,228 @@
+//! Aggregations: folding series into groups, here or on the node that holds them.
+
+use std::collections::HashMap;
+
+use tricord_model::Labels;
+
+use super::{EvalError, Evaluator, Result, string_arg, unwrap_parens};
+use crate::aggregate::{GroupState, StepStates, finish_groups, group_labels, group_labels_of_value, keep_ranked};
+use crate::ast::{Aggregate, AggregateOp, Expr, ExprKind, Grouping, Pos};
+use crate::text::float_f;
+use crate::value::{Column, Grid, QueryValue, is_absent};
+
+/// The parameter of an aggregation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AggregateParam {
+    /// It takes none.
+    None,
+    /// One number for all steps.
+    Constant(f64),
+    /// A number per step.
+    Steps(Vec<f64>),
+    /// The label of `count_values`.
+    Label(String),
+}
+
+impl AggregateParam {
+    /// The number at each step; NaN where there is none.
+    pub(crate) fn values(&self, steps: usize) -> Vec<f64> {
+        match self {
+            Self::Constant(value) => vec![*value; steps],
+            Self::Steps(values) if values.len() == steps => values.clone(),
+            _ => vec![f64::NAN; steps],
+        }
+    }
+}
+
+/// An aggregation without what it is over: enough to fold a part of the series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartialSpec {
+    /// The operator.
+    pub op: AggregateOp,
+    /// Which labels make a group.
+    pub grouping: Grouping,
+    /// The parameter.
+    pub param: AggregateParam,
+    /// Where the aggregation stands in the query, for notes.
+    pub pos: Pos,
+    /// Where that stands which it is over.
+    pub expr_pos: Pos,
+    /// Where the parameter stands.
+    pub param_pos: Pos,
+}
+
+impl PartialSpec {
+    /// The spec of an aggregation whose parameter, if any, is a literal; `None` for others.
+    #[must_use]
+    pub fn of(aggregate: &Aggregate) -> Option<Self> {
+        let param = match aggregate.param.as_ref().map(|param| &unwrap_parens(param).kind) {
+            None => AggregateParam::None,
+            Some(ExprKind::Number(number)) => AggregateParam::Constant(number.value),
+            Some(ExprKind::String(label)) => AggregateParam::Label(label.clone()),
+            Some(_) => return None,
+        };
+        Some(Self::with_param(aggregate, Pos::default(), param))
+    }
+
+    fn with_param(aggregate: &Aggregate, pos: Pos, param: AggregateParam) -> Self {
+        Self {
+            op: aggregate.op,
+            grouping: aggregate.grouping.clone(),
+            param,
+            pos,
+            expr_pos: unwrap_parens(&aggregate.expr).pos,
+            param_pos: aggregate.param.as_ref().map(|param| unwrap_parens(param).pos).unwrap_or_default(),
+        }
+    }
+}
+
+impl Evaluator<'_> {
+    pub(super) fn aggregate(&mut self, aggregate: &Aggregate, pos: Pos, grid: Grid) -> Result<QueryValue> {
+        let param = match &aggregate.param {
+            None => AggregateParam::None,
+            Some(param) if aggregate.op == AggregateOp::CountValues => {
+                AggregateParam::Label(string_arg(Some(param))?.to_owned())
+            }
+            Some(param) => AggregateParam::Steps(self.eval_scalar(param, grid)?),
+        };
+        let spec = PartialSpec::with_param(aggregate, pos, param);
+        let groups = self.fold_groups(&spec, &aggregate.expr, grid)?;
+        Ok(QueryValue::Vector(finish_groups(&spec, groups, grid.steps(), &mut self.notes)))
+    }
+
+    /// The groups of an aggregation over the series at hand, sorted by labels.
+    pub(super) fn fold_groups(&mut self, spec: &PartialSpec, expr: &Expr, grid: Grid) -> Result<Vec<GroupState>> {
+        let steps = grid.steps();
+        if !self.check_param(spec, steps)? {
+            return Ok(vec![]);
+        }
+        let columns = self.eval_columns(expr, grid)?;
+        let mut groups: HashMap<Labels, GroupState> = HashMap::new();
+        for column in columns {
+            self.check_cancelled()?;
+            match &spec.param {
+                AggregateParam::Label(label) => fold_values(spec, label, &column, steps, &mut groups),
+                _ => self.fold_column(spec, column, steps, &mut groups),
+            }
+        }
+        let mut groups: Vec<GroupState> = groups.into_values().collect();
+        groups.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let params = spec.param.values(steps);
+        for group in &mut groups {
+            if let StepStates::Series(series) = &mut group.steps {
+                *series = keep_ranked(spec.op, std::mem::take(series), &params);
+            }
+        }
+        Ok(groups)
+    }
+
+    fn fold_column(
+        &mut self,
+        spec: &PartialSpec,
+        column: Column,
+        steps: usize,
+        groups: &mut HashMap<Labels, GroupState>,
+    ) {
+        let labels = group_labels(&column.labels, &spec.grouping);
+        let group = groups.entry(labels).or_insert_with_key(|labels| GroupState::new(labels.clone(), spec.op, steps));
+        if let StepStates::Series(series) = &mut group.steps {
+            let ranks = matches!(spec.op, AggregateOp::Topk | AggregateOp::Bottomk);
+            if ranks && !column.histograms.is_empty() {
+                self.notes.histogram_ignored(spec.pos, spec.op.as_str());
+            }
+            let histograms = if ranks { vec![] } else { column.histograms };
+            series.push(Column { histograms, ..column });
+            return;
+        }
+        group.drop_name |= column.drop_name;
+        for (step, value) in column.floats.iter().enumerate().filter(|(_, value)| !is_absent(**value)) {
+            group.steps.fold_float(spec.op, step, *value);
+        }
+        for (step, histogram) in &column.histograms {
+            if group.steps.fold_histogram(spec.op, *step as usize, histogram) {
+                group.note_histogram(column.labels.name());
+            } else {
+                self.notes.histogram_ignored(spec.expr_pos, spec.op.as_str());
+            }
+        }
+    }
+
+    /// Checks the parameter as Prometheus does; false where nothing can come out.
+    fn check_param(&mut self, spec: &PartialSpec, steps: usize) -> Result<bool> {
+        let values = match &spec.param {
+            AggregateParam::None => return Ok(true),
+            AggregateParam::Label(label) if label.is_empty() => {
+                return Err(EvalError::Execution(format!("invalid label name {}", crate::text::quoted(label))));
+            }
+            AggregateParam::Label(_) => return Ok(true),
+            other => other.values(steps),
+        };
+        let has_nan = values.iter().any(|value| value.is_nan());
+        let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let fail = |text: String| Err(EvalError::Execution(text));
+        match spec.op {
+            AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
+                if has_nan {
+                    return fail("Parameter value is NaN".to_owned());
+                }
+                if max < 1.0 {
+                    return Ok(false);
+                }
+                if min <= i64::MIN as f64 {
+                    return fail(format!("Scalar value {} underflows int64", crate::text::float_g(min)));
+                }
+                if max >= i64::MAX as f64 {
+                    return fail(format!("Scalar value {} overflows int64", crate::text::float_g(max)));
+                }
+            }
+            AggregateOp::LimitRatio => {
+                if has_nan {
+                    return fail("Ratio value is NaN".to_owned());
+                }
+                if max == 0.0 && min == 0.0 {
+                    return Ok(false);
+                }
+                if max > 1.0 {
+                    self.notes.invalid_ratio(spec.param_pos, max, 1.0);
+                }
+                if min < -1.0 {
+                    self.notes.invalid_ratio(spec.param_pos, min, -1.0);
+                }
+            }
+            AggregateOp::Quantile => {
+                if has_nan {
+                    self.notes.invalid_quantile(spec.param_pos, f64::NAN);
+                }
+                if max > 1.0 {
+                    self.notes.invalid_quantile(spec.param_pos, max);
+                }
+                if min < 0.0 {
+                    self.notes.invalid_quantile(spec.param_pos, min);
+                }
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+}
+
+fn fold_values(
+    spec: &PartialSpec,
+    label: &str,
+    column: &Column,
+    steps: usize,
+    groups: &mut HashMap<Labels, GroupState>,
+) {
+    let mut fold = |step: usize, text: &str| {
+        let labels = group_labels_of_value(&column.labels, &spec.grouping, label, text);
+        let new = |labels: &Labels| GroupState::new(labels.clone(), spec.op, steps);
+        groups.entry(labels).or_insert_with_key(new).steps.fold_float(spec.op, step, 1.0);
+    };
+    for (step, value) in column.floats.iter().enumerate().filter(|(_, value)| !is_absent(**value)) {
+        fold(step, &float_f(*value));
+    }
+    for (step, histogram) in &column.histograms {
+        fold(*step as usize, &crate::histogram::describe(histogram));
+    }
+}
