@@ -1,1 +1,219 @@
-//! Placeholder while the workspace is laid out.
+//! The ingester: takes OTLP, Prometheus remote write and the text format, and hands what is valid to the primaries of
+//! its shards. It keeps nothing: an answer is given when every shard has acknowledged.
+//!
+//! `receive` speaks the protocols, `decode` reads bodies, `translate` makes series of OTLP metrics, `limits` judges
+//! what a tenant may send, `route` splits by shard, `forward` sends. Whether a sample is too old, too new or a
+//! duplicate is judged by the shard's primary, not here.
+
+mod config;
+pub mod decode;
+mod error;
+mod forward;
+mod in_flight;
+pub mod limits;
+mod metrics;
+pub mod receive;
+pub mod route;
+pub mod translate;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tricord_metadata_client::Cluster;
+use tricord_model::Tenant;
+use tricord_runtime::{MemoryBudget, Shutdown};
+use tricord_wire::ErrorKind;
+
+pub use config::{Config, Limits, TenantLimits};
+pub use decode::{Decoded, Rejected};
+pub use error::Error;
+pub use forward::Written;
+pub use receive::{grpc_routes, router};
+
+/// Below this size work is done where it arrives: handing it to another thread would cost more than it takes.
+const INLINE_BYTES: usize = 64 << 10;
+
+/// What an ingester needs from its process.
+#[derive(Clone)]
+pub struct Deps {
+    /// The cluster to write to.
+    pub cluster: Cluster,
+    /// Where its metrics show.
+    pub metrics: tricord_runtime::Metrics,
+    /// The process' memory bound.
+    pub memory: MemoryBudget,
+}
+
+/// How an acknowledged write ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What is durable now.
+    pub written: Written,
+    /// What was refused for good, here or by a shard.
+    pub rejected: Rejected,
+}
+
+/// The ingester. Shared by its listeners.
+pub struct Ingester {
+    config: Config,
+    limiter: limits::Limiter,
+    forwarder: forward::Forwarder,
+    in_flight: in_flight::InFlight,
+    metrics: metrics::Metrics,
+    /// Rates are measured on this clock.
+    started: Instant,
+}
+
+impl Ingester {
+    /// An ingester that writes to a cluster.
+    #[must_use]
+    pub fn new(config: Config, deps: Deps) -> Arc<Self> {
+        let metrics = metrics::Metrics::new(&deps.metrics);
+        let in_flight = in_flight::InFlight::new(
+            config.max_in_flight_bytes,
+            deps.memory,
+            metrics.in_flight_bytes.clone(),
+        );
+        let forwarder =
+            forward::Forwarder::new(deps.cluster, config.max_in_flight_bytes_per_node, metrics.clone());
+        Arc::new(Self {
+            limiter: limits::Limiter::new(config.limits.clone()),
+            forwarder,
+            in_flight,
+            metrics,
+            started: Instant::now(),
+            config,
+        })
+    }
+
+    /// Writes decoded data under the tenant's limits. `protocol` names the sender in metrics.
+    ///
+    /// An `Ok` means that every shard of the request has acknowledged; what was refused for good is in the outcome.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`] and [`Error::Overloaded`] before anything is written, [`Error::Unavailable`] with what was
+    /// written when some shard did not acknowledge in time, [`Error::Invalid`] when a shard refuses the request itself.
+    pub async fn write(
+        &self,
+        tenant: &Tenant,
+        decoded: Decoded,
+        protocol: &'static str,
+    ) -> Result<Outcome, Error> {
+        let deadline = Instant::now() + Duration::from_millis(self.config.request_timeout_ms);
+        self.metrics.rejected("invalid", &decoded.rejected);
+        let mut decoded = decoded;
+        let misshapen = self.limiter.shape(tenant, &mut decoded);
+        self.metrics.rejected("limit", &Rejected { samples: misshapen, ..Rejected::default() });
+        let Decoded { batch, rejected } = decoded;
+        if batch.is_empty() {
+            return Ok(Outcome { written: Written::default(), rejected });
+        }
+        let items = batch.samples() + batch.spans.len();
+        self.limiter.take(tenant, items as u64, self.started.elapsed())?;
+        let shards = self.forwarder.shards(deadline).await.map_err(|error| Error::Unavailable {
+            message: error.message,
+            retry_after: Duration::from_secs(1),
+            written: Box::default(),
+            rejected: Box::new(rejected.clone()),
+        })?;
+        let owner = tenant.clone();
+        let rounds = compute(items * 64, move || route::route(&owner, batch, shards)).await;
+        let forwarded = self.forwarder.write(tenant, rounds, deadline).await;
+        self.metrics.written(protocol, &forwarded.written);
+        self.metrics.rejected("refused", &forwarded.rejected);
+        finish(rejected, forwarded)
+    }
+
+    /// Decodes and writes a text exposition under a tenant, as `POST /api/v1/import/prometheus` does: the way of
+    /// Tricord's own metrics.
+    ///
+    /// # Errors
+    /// As [`Ingester::write`], and [`Error::TooLarge`].
+    pub async fn import_text(&self, tenant: &Tenant, text: &str) -> Result<Outcome, Error> {
+        let options = decode::text::Options { now_ms: now_ms(), ..Default::default() };
+        let mut allowance = decode::Allowance::new(self.config.max_decoded_bytes);
+        let decoded = decode::text::decode(text.as_bytes(), &options, &mut allowance)?;
+        self.write(tenant, decoded, "internal").await
+    }
+
+    /// Decodes and writes an OTLP traces request (protobuf) under a tenant: the way of Tricord's own spans.
+    ///
+    /// # Errors
+    /// As [`Ingester::write`], and [`Error::TooLarge`].
+    pub async fn export_traces(&self, tenant: &Tenant, request: bytes::Bytes) -> Result<Outcome, Error> {
+        let mut allowance = decode::Allowance::new(self.config.max_decoded_bytes);
+        let decoded = decode::otlp::decode_traces(&request, &mut allowance)?;
+        self.write(tenant, decoded, "internal").await
+    }
+
+    /// The settings in use.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+/// The outcome of a forwarded request, together with what was refused before.
+fn finish(mut rejected: Rejected, forwarded: forward::Forwarded) -> Result<Outcome, Error> {
+    rejected.add(forwarded.rejected);
+    let Some((shard, first)) =
+        forwarded.failed.iter().find(|(_, e)| e.retryable()).or(forwarded.failed.iter().next())
+    else {
+        return Ok(Outcome { written: forwarded.written, rejected });
+    };
+    let message =
+        format!("{} shards did not acknowledge; shard {shard}: {}", forwarded.failed.len(), first.message);
+    let retry_after = forwarded.failed.values().filter_map(|error| error.retry_after).max();
+    let retry_after = retry_after.unwrap_or(Duration::from_secs(1));
+    match first.kind {
+        ErrorKind::Invalid => Err(Error::Invalid(message)),
+        // A limit of the message itself: the same request will not pass later.
+        ErrorKind::Limit => Err(Error::TooLarge(message)),
+        ErrorKind::Overloaded if forwarded.written == Written::default() => {
+            Err(Error::Overloaded { message, retry_after })
+        }
+        // Whatever else went wrong on a data node may be over when the client comes back, and coming back is safe.
+        _ => Err(Error::Unavailable {
+            message,
+            retry_after,
+            written: Box::new(forwarded.written),
+            rejected: Box::new(rejected),
+        }),
+    }
+}
+
+/// Runs work on this thread when it is small, else on the pool for blocking work.
+pub(crate) async fn compute<R: Send + 'static>(bytes: usize, work: impl FnOnce() -> R + Send + 'static) -> R {
+    if bytes <= INLINE_BYTES { work() } else { tricord_runtime::blocking(work).await }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as i64)
+}
+
+/// The sockets of an ingester.
+pub struct Listeners {
+    /// OTLP over gRPC (4317).
+    pub otlp_grpc: TcpListener,
+    /// OTLP over HTTP (4318).
+    pub otlp_http: TcpListener,
+}
+
+/// Serves OTLP until shutdown. Remote write and the text format share the process' HTTP port through [`router`].
+///
+/// # Errors
+/// When a listener fails.
+pub async fn run(
+    ingester: Arc<Ingester>,
+    listeners: Listeners,
+    shutdown: Shutdown,
+) -> Result<(), tricord_runtime::Error> {
+    let http =
+        tricord_runtime::serve_http(listeners.otlp_http, router(Arc::clone(&ingester)), shutdown.clone());
+    let grpc = tricord_runtime::serve_grpc(listeners.otlp_grpc, grpc_routes(ingester), shutdown);
+    tokio::try_join!(http, grpc)?;
+    Ok(())
+}

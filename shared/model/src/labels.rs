@@ -43,6 +43,16 @@ impl Labels {
         builder.finish()
     }
 
+    /// Builds a label set from pairs that ascend strictly by name and have no empty value; `None` where they do not.
+    ///
+    /// Unlike [`Labels::from_pairs`] it copies the text once, which matters where every sample brings its labels.
+    #[must_use]
+    pub fn from_ascending(pairs: &[(&str, &str)]) -> Option<Self> {
+        let ascending = pairs.windows(2).all(|two| two[0].0 < two[1].0);
+        let filled = pairs.iter().all(|(_, value)| !value.is_empty());
+        (ascending && filled).then(|| Self::from_sorted(pairs))
+    }
+
     fn from_sorted<N: AsRef<str>, V: AsRef<str>>(pairs: &[(N, V)]) -> Self {
         let size = pairs.iter().map(|(n, v)| n.as_ref().len() + v.as_ref().len()).sum();
         let mut text = String::with_capacity(size);
@@ -257,6 +267,15 @@ impl LabelsBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ascending_pairs_need_no_builder() {
+        let pairs = [("a", "1"), ("b", "2")];
+        assert_eq!(Labels::from_ascending(&pairs), Some(Labels::from_pairs(pairs)));
+        for wrong in [[("b", "1"), ("a", "2")], [("a", "1"), ("a", "2")], [("a", ""), ("b", "2")]] {
+            assert_eq!(Labels::from_ascending(&wrong), None, "{wrong:?}");
+        }
+    }
 
     #[test]
     fn pairs_are_sorted_deduplicated_and_never_empty() {

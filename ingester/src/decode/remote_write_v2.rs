@@ -1,0 +1,218 @@
+//! Remote write 2.0: `io.prometheus.write.v2.Request`, whose strings lie in one table, walked in place.
+
+use foldhash::HashSet;
+use tricord_model::{Exemplar, Labels, MetricKind, MetricMetadata, SeriesBatch, Value};
+
+use super::labels::{plain_labels, series_labels};
+use super::remote_write::{Parts, sample};
+use super::wire::{Field, Message, WireError};
+use super::{Allowance, Decoded};
+use crate::Error;
+
+/// The request's strings; `None` where one is not UTF-8, which only matters to those who refer to it.
+struct Symbols<'a>(Vec<Option<&'a str>>);
+
+impl<'a> Symbols<'a> {
+    fn get(&self, reference: u32) -> Result<&'a str, String> {
+        match self.0.get(reference as usize) {
+            Some(Some(text)) => Ok(text),
+            Some(None) => Err(format!("symbol {reference} is not valid UTF-8")),
+            None => Err(format!("symbol {reference} does not exist: the table has {}", self.0.len())),
+        }
+    }
+
+    /// The pairs that a list of references names, in the sender's order.
+    fn pairs(&self, references: &[u32]) -> Result<Vec<(&'a str, &'a str)>, String> {
+        if references.len() % 2 != 0 {
+            return Err(format!(
+                "{} label references: names and values must come in pairs",
+                references.len()
+            ));
+        }
+        references.chunks_exact(2).map(|pair| Ok((self.get(pair[0])?, self.get(pair[1])?))).collect()
+    }
+}
+
+/// Decodes a request. Series that are broken by themselves are counted in `rejected`; the others are kept.
+///
+/// # Errors
+/// [`Error::Invalid`] when the bytes are not such a request, [`Error::TooLarge`] when the allowance is spent.
+pub fn decode(bytes: &[u8], allowance: &mut Allowance) -> Result<Decoded, Error> {
+    let symbols = symbols(bytes, allowance)?;
+    let mut decoded = Decoded::default();
+    let mut families = HashSet::default();
+    let mut message = Message::new(bytes);
+    while let Some((number, field)) = message.next()? {
+        if number == 5 {
+            series(field.bytes(number)?, &symbols, allowance, &mut families, &mut decoded)?;
+        }
+    }
+    Ok(decoded)
+}
+
+fn symbols<'a>(bytes: &'a [u8], allowance: &mut Allowance) -> Result<Symbols<'a>, Error> {
+    let mut symbols = Vec::new();
+    let mut message = Message::new(bytes);
+    while let Some((number, field)) = message.next()? {
+        if number == 4 {
+            allowance.charge(size_of::<Option<&str>>())?;
+            symbols.push(std::str::from_utf8(field.bytes(number)?).ok());
+        }
+    }
+    Ok(Symbols(symbols))
+}
+
+fn series(
+    bytes: &[u8],
+    symbols: &Symbols<'_>,
+    allowance: &mut Allowance,
+    families: &mut HashSet<String>,
+    decoded: &mut Decoded,
+) -> Result<(), Error> {
+    allowance.charge(size_of::<SeriesBatch>() + 64)?;
+    let mut parts = Parts::default();
+    let (mut references, mut metadata, mut created_ms) = (Vec::new(), None, 0);
+    let mut message = Message::new(bytes);
+    while let Some((number, field)) = message.next()? {
+        match number {
+            1 => numbers(number, field, &mut references, allowance)?,
+            2 => {
+                allowance.charge(size_of::<tricord_model::Sample>())?;
+                parts.samples.push(sample(field.bytes(number)?)?);
+            }
+            3 => parts.histogram(field.bytes(number)?, allowance)?,
+            4 => match exemplar(field.bytes(number)?, symbols, allowance)? {
+                Ok(exemplar) => parts.exemplars.push(exemplar),
+                Err(reason) => {
+                    parts.rejected_exemplars += 1;
+                    parts.reasons.push(reason);
+                }
+            },
+            5 => metadata = Some(Metadata::read(field.bytes(number)?)?),
+            6 => created_ms = field.varint(number)? as i64,
+            _ => {}
+        }
+    }
+    // Older senders give one start for the whole series.
+    for sample in parts.samples.iter_mut().filter(|sample| sample.start_ms == 0) {
+        sample.start_ms = created_ms;
+    }
+    let floats = parts.samples.iter().filter(|sample| matches!(sample.value, Value::Float(_))).count();
+    let mut labels = symbols.pairs(&references).and_then(|mut pairs| {
+        let text: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        allowance.charge(text + references.len() * 12).map_err(|error| error.to_string())?;
+        series_labels(&mut pairs)
+    });
+    if floats > 0 && floats < parts.samples.len() {
+        labels = labels.and_then(|l| Err(format!("series {l} has both float and histogram samples")));
+    }
+    if let (Ok(labels), Some(metadata)) = (&labels, metadata) {
+        metadata.keep(labels, symbols, families, allowance, decoded)?;
+    }
+    parts.finish(labels, decoded);
+    Ok(())
+}
+
+fn numbers(
+    number: u32,
+    field: Field<'_>,
+    out: &mut Vec<u32>,
+    allowance: &mut Allowance,
+) -> Result<(), Error> {
+    let reference = |value: u64| u32::try_from(value).map_err(|_| WireError::Malformed);
+    match field {
+        Field::Varint(value) => out.push(reference(value)?),
+        Field::Bytes(packed) => {
+            allowance.charge(packed.len() * size_of::<u32>())?;
+            let mut packed = Message::new(packed);
+            while !packed.is_empty() {
+                out.push(reference(packed.varint()?)?);
+            }
+        }
+        _ => return Err(WireError::WrongType(number).into()),
+    }
+    Ok(())
+}
+
+fn exemplar(
+    bytes: &[u8],
+    symbols: &Symbols<'_>,
+    allowance: &mut Allowance,
+) -> Result<Result<Exemplar, String>, Error> {
+    allowance.charge(size_of::<Exemplar>() + 64 + bytes.len())?;
+    let (mut references, mut value, mut t_ms) = (Vec::new(), 0.0, 0);
+    let mut message = Message::new(bytes);
+    while let Some((number, field)) = message.next()? {
+        match number {
+            1 => numbers(number, field, &mut references, allowance)?,
+            2 => value = field.double(number)?,
+            3 => t_ms = field.varint(number)? as i64,
+            _ => {}
+        }
+    }
+    let labels = symbols.pairs(&references).and_then(|mut pairs| {
+        let text: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        allowance.charge(text).map_err(|error| error.to_string())?;
+        plain_labels(&mut pairs)
+    });
+    Ok(labels.map(|labels| Exemplar { labels, t_ms, value }).map_err(|error| format!("exemplar: {error}")))
+}
+
+/// The metadata that every series carries.
+#[derive(Default, Clone, Copy)]
+struct Metadata {
+    kind: MetricKind,
+    help: u32,
+    unit: u32,
+}
+
+impl Metadata {
+    fn read(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut metadata = Self::default();
+        let mut message = Message::new(bytes);
+        while let Some((number, field)) = message.next()? {
+            match number {
+                1 => metadata.kind = MetricKind::from_number(field.varint(number)? as u8),
+                3 => metadata.help = field.varint(number)? as u32,
+                4 => metadata.unit = field.varint(number)? as u32,
+                _ => {}
+            }
+        }
+        Ok(metadata)
+    }
+
+    /// Keeps it once for each family of the request.
+    fn keep(
+        self,
+        labels: &Labels,
+        symbols: &Symbols<'_>,
+        families: &mut HashSet<String>,
+        allowance: &mut Allowance,
+        decoded: &mut Decoded,
+    ) -> Result<(), Error> {
+        let unit = symbols.get(self.unit).unwrap_or("");
+        let help = symbols.get(self.help).unwrap_or("");
+        if self.kind == MetricKind::Unknown && unit.is_empty() && help.is_empty() {
+            return Ok(());
+        }
+        let family = family(labels.name(), self.kind);
+        if !families.contains(family) {
+            // Any number of families may refer to one long text.
+            allowance.charge(2 * family.len() + unit.len() + help.len() + 256)?;
+            families.insert(family.to_owned());
+            let metadata = MetricMetadata { kind: self.kind, unit: unit.to_owned(), help: help.to_owned() };
+            decoded.batch.metadata.push((family.to_owned(), metadata));
+        }
+        Ok(())
+    }
+}
+
+/// The family of a series: classic histograms and summaries put a suffix behind its name.
+fn family(name: &str, kind: MetricKind) -> &str {
+    let suffixes: &[&str] = match kind {
+        MetricKind::Histogram | MetricKind::GaugeHistogram => &["_bucket", "_sum", "_count"],
+        MetricKind::Summary => &["_sum", "_count"],
+        _ => &[],
+    };
+    suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).filter(|n| !n.is_empty()).unwrap_or(name)
+}

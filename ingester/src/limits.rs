@@ -1,0 +1,213 @@
+//! What a tenant may send: a rate, and the shape of its labels. Time is an argument.
+
+use std::time::Duration;
+
+use foldhash::{HashMap, HashMapExt};
+use parking_lot::Mutex;
+use tricord_model::{Labels, Tenant};
+
+use crate::Error;
+use crate::config::{Limits, TenantLimits};
+use crate::decode::Decoded;
+use crate::decode::labels::short;
+
+/// Buckets that are remembered at once; a full one is as good as none, so those go first.
+const MAX_BUCKETS: usize = 10_000;
+/// What a client is told to wait at most.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// The limits with the state that rates need.
+pub struct Limiter {
+    limits: Limits,
+    buckets: Mutex<HashMap<Tenant, Bucket>>,
+}
+
+/// How much a tenant may send now, and when that was true.
+#[derive(Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    at: Duration,
+}
+
+impl Bucket {
+    fn refilled(self, limits: &TenantLimits, now: Duration) -> Self {
+        let passed = now.saturating_sub(self.at).as_secs_f64();
+        Self { tokens: (self.tokens + passed * limits.rate).min(limits.burst), at: now.max(self.at) }
+    }
+}
+
+impl Limiter {
+    /// A limiter whose buckets are full.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, buckets: Mutex::new(HashMap::new()) }
+    }
+
+    /// The limits of a tenant.
+    #[must_use]
+    pub fn of(&self, tenant: &Tenant) -> &TenantLimits {
+        let unnamed = matches!(tenant.as_str(), Tenant::DEFAULT | Tenant::OWN);
+        let shared = if unnamed { &self.limits.unnamed } else { &self.limits.named };
+        self.limits.tenants.get(tenant.as_str()).unwrap_or(shared)
+    }
+
+    /// Takes out the series whose labels pass a limit. Returns how many samples went with them.
+    pub fn shape(&self, tenant: &Tenant, decoded: &mut Decoded) -> u64 {
+        let limits = self.of(tenant);
+        let Decoded { batch, rejected } = decoded;
+        let before = rejected.samples;
+        batch.series.retain(|series| match misshapen(&series.labels, limits) {
+            None => true,
+            Some(reason) => {
+                rejected.samples += series.samples.len() as u64;
+                rejected.exemplars += series.exemplars.len() as u64;
+                rejected.reason(reason);
+                false
+            }
+        });
+        rejected.samples - before
+    }
+
+    /// Takes so many samples and spans out of the tenant's rate; `now` is any monotonic time.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`] with the time until there is enough again.
+    pub fn take(&self, tenant: &Tenant, items: u64, now: Duration) -> Result<(), Error> {
+        let limits = self.of(tenant);
+        if limits.rate <= 0.0 || items == 0 {
+            return Ok(());
+        }
+        let mut buckets = self.buckets.lock();
+        if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(tenant) {
+            buckets.retain(|tenant, bucket| {
+                let limits = self.of(tenant);
+                bucket.refilled(limits, now).tokens < limits.burst
+            });
+        }
+        let full = Bucket { tokens: limits.burst, at: now };
+        let bucket = buckets.get(tenant).map_or(full, |bucket| bucket.refilled(limits, now));
+        let items = items as f64;
+        // A request larger than the burst passes when the bucket is full, and leaves a debt.
+        if bucket.tokens < items.min(limits.burst) {
+            let missing = items.min(limits.burst) - bucket.tokens;
+            let retry_after =
+                Duration::from_secs_f64((missing / limits.rate).clamp(0.001, MAX_WAIT.as_secs_f64()));
+            let message = format!(
+                "tenant {tenant} sends more than {} samples and spans per second (burst {}): send less, or raise \
+                 limits.tenants.{tenant}.rate",
+                limits.rate, limits.burst
+            );
+            return Err(Error::RateLimited { message, retry_after });
+        }
+        if buckets.len() < MAX_BUCKETS || buckets.contains_key(tenant) {
+            buckets.insert(tenant.clone(), Bucket { tokens: bucket.tokens - items, ..bucket });
+        }
+        Ok(())
+    }
+}
+
+/// Why a label set passes a limit.
+fn misshapen(labels: &Labels, limits: &TenantLimits) -> Option<String> {
+    let metric = || short(labels.name()).to_owned();
+    if labels.len() > limits.max_labels {
+        return Some(format!(
+            "series of {:?} has {} labels, {} are allowed (max_labels)",
+            metric(),
+            labels.len(),
+            limits.max_labels
+        ));
+    }
+    labels.iter().find_map(|(name, value)| {
+        if name.len() > limits.max_label_name_bytes {
+            let limit = limits.max_label_name_bytes;
+            Some(format!("label name of {} bytes in a series of {:?}, {limit} are allowed (max_label_name_bytes)", name.len(), metric()))
+        } else if value.len() > limits.max_label_value_bytes {
+            let (name, limit) = (short(name), limits.max_label_value_bytes);
+            Some(format!(
+                "value of label {name:?} has {} bytes in a series of {:?}, {limit} are allowed (max_label_value_bytes)",
+                value.len(),
+                metric()
+            ))
+        } else {
+            None
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tricord_model::{Batch, Sample, SeriesBatch};
+
+    use super::*;
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn a_rate_refills_with_time() {
+        let limiter = Limiter::new(Limits::default());
+        let tenant = Tenant::new("shop").unwrap();
+        assert!(limiter.take(&tenant, 200_000, seconds(5.0)).is_ok());
+        let error = limiter.take(&tenant, 10_000, seconds(5.5)).unwrap_err();
+        assert_eq!(error.retry_after(), Some(seconds(0.5)));
+        assert!(limiter.take(&tenant, 10_000, seconds(6.0)).is_ok());
+        assert!(limiter.take(&tenant, 1, seconds(6.0)).is_err());
+        assert!(limiter.take(&Tenant::new("other").unwrap(), 1, seconds(6.0)).is_ok());
+    }
+
+    #[test]
+    fn a_request_above_the_burst_passes_once_and_is_paid_back() {
+        let limiter = Limiter::new(Limits::default());
+        let tenant = Tenant::new("shop").unwrap();
+        assert!(limiter.take(&tenant, 400_000, seconds(0.0)).is_ok());
+        assert!(limiter.take(&tenant, 1, seconds(19.0)).is_err());
+        assert!(limiter.take(&tenant, 1, seconds(20.1)).is_ok());
+    }
+
+    #[test]
+    fn who_names_no_tenant_has_no_rate() {
+        let limiter = Limiter::new(Limits::default());
+        for tenant in [Tenant::default(), Tenant::own()] {
+            assert!(limiter.take(&tenant, u64::MAX, seconds(0.0)).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_have_limits_of_its_own() {
+        let own = TenantLimits { rate: 1.0, burst: 1.0, ..TenantLimits::default() };
+        let limiter =
+            Limiter::new(Limits { tenants: [("shop".to_owned(), own)].into(), ..Limits::default() });
+        assert!(limiter.take(&Tenant::new("shop").unwrap(), 1, seconds(0.0)).is_ok());
+        assert!(limiter.take(&Tenant::new("shop").unwrap(), 1, seconds(0.0)).is_err());
+    }
+
+    #[test]
+    fn misshapen_series_are_taken_out() {
+        let series = |pairs: &[(&str, &str)]| SeriesBatch {
+            labels: Labels::from_pairs(pairs.iter().copied()),
+            samples: vec![Sample::float(1, 1.0)],
+            ..SeriesBatch::default()
+        };
+        let many: Vec<(String, String)> = (0..30).map(|i| (format!("l{i}"), "v".to_owned())).collect();
+        let mut many: Vec<(&str, &str)> = many.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        many.push(("__name__", "wide"));
+        let (long_name, long_value) = ("n".repeat(1025), "v".repeat(2049));
+        let batch = Batch {
+            series: vec![
+                series(&[("__name__", "up")]),
+                series(&many),
+                series(&[("__name__", "up"), (&long_name, "v")]),
+                series(&[("__name__", "up"), ("l", &long_value)]),
+            ],
+            ..Batch::default()
+        };
+        let mut decoded = Decoded { batch, ..Decoded::default() };
+        let limiter = Limiter::new(Limits::default());
+        assert_eq!(limiter.shape(&Tenant::new("shop").unwrap(), &mut decoded), 3);
+        assert_eq!(
+            (decoded.batch.series.len(), decoded.rejected.samples, decoded.rejected.reasons.len()),
+            (1, 3, 3)
+        );
+    }
+}

@@ -1,0 +1,354 @@
+//! The five kinds of OTLP metrics as series.
+
+use std::sync::Arc;
+
+use foldhash::HashSet;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::metrics::v1::{
+    AggregationTemporality, ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint,
+    ResourceMetrics, SummaryDataPoint, exemplar, metric::Data, number_data_point,
+};
+use tricord_model::{Exemplar, MetricKind, MetricMetadata, STALE_NAN, Sample, SeriesBatch, Value};
+
+use super::labels::{Pairs, scope};
+use super::target::Target;
+use super::{MetricShape, Translation, histogram, metric_name};
+use crate::Error;
+use crate::decode::labels::short;
+use crate::decode::{Allowance, Decoded};
+
+/// The flag of a point that only says that nothing was recorded.
+const NO_RECORDED_VALUE: u32 = 1;
+
+/// Translates a request. Points that cannot be translated are counted in `rejected`; the others are kept.
+///
+/// # Errors
+/// [`Error::TooLarge`] when the allowance is spent: a point with many buckets repeats its labels for each.
+pub fn translate(
+    request: &ExportMetricsServiceRequest,
+    translation: &Translation,
+    allowance: &mut Allowance,
+) -> Result<Decoded, Error> {
+    let mut output =
+        Output { translation, allowance, decoded: Decoded::default(), families: HashSet::default() };
+    for resource in &request.resource_metrics {
+        output.resource(resource)?;
+    }
+    Ok(output.decoded)
+}
+
+struct Output<'a> {
+    translation: &'a Translation,
+    allowance: &'a mut Allowance,
+    decoded: Decoded,
+    families: HashSet<String>,
+}
+
+/// What every point of a metric shares.
+struct Family<'a> {
+    name: String,
+    scope: &'a Pairs,
+    delta: bool,
+    /// Whether start times mean anything.
+    started: bool,
+}
+
+/// What every kind of point has.
+struct Point<'a> {
+    attributes: &'a [KeyValue],
+    start_ns: u64,
+    time_ns: u64,
+    flags: u32,
+}
+
+/// One series' part of a point.
+struct Part<'a> {
+    suffix: &'a str,
+    label: Option<(&'a str, &'a str)>,
+    value: Value,
+    exemplars: Vec<Exemplar>,
+}
+
+impl<'a> Part<'a> {
+    fn float(suffix: &'a str, value: f64) -> Self {
+        Self { suffix, label: None, value: Value::Float(value), exemplars: Vec::new() }
+    }
+}
+
+impl Output<'_> {
+    fn reject(&mut self, points: usize, reason: impl Into<String>) {
+        self.decoded.rejected.samples += points as u64;
+        self.decoded.rejected.reason(reason);
+    }
+
+    fn resource(&mut self, resource: &ResourceMetrics) -> Result<(), Error> {
+        let metrics = || resource.scope_metrics.iter().flat_map(|scope| &scope.metrics);
+        let mut target = match Target::new(resource.resource.as_ref(), self.translation) {
+            Ok(target) => target,
+            Err(reason) => {
+                self.reject(metrics().map(points).sum(), reason);
+                return Ok(());
+            }
+        };
+        for scoped in &resource.scope_metrics {
+            let lent = match self.translation.promote_scope_metadata {
+                true => scope(scoped.scope.as_ref(), &scoped.schema_url, self.translation.strategy),
+                false => Ok(Pairs::default()),
+            };
+            match lent {
+                Ok(lent) => {
+                    scoped.metrics.iter().try_for_each(|metric| self.metric(metric, &lent, &mut target))?
+                }
+                Err(reason) => self.reject(scoped.metrics.iter().map(points).sum(), reason),
+            }
+        }
+        if let Some(info) = target.info() {
+            self.allowance.charge(256 + info.samples.len() * size_of::<Sample>())?;
+            self.decoded.batch.series.push(info);
+        }
+        Ok(())
+    }
+
+    fn metric(&mut self, metric: &Metric, scope: &Pairs, target: &mut Target) -> Result<(), Error> {
+        let Some(data) = &metric.data else { return Ok(()) };
+        let (shape, kind, temporality) = match data {
+            Data::Gauge(_) => (MetricShape::Gauge, MetricKind::Gauge, None),
+            Data::Sum(sum) if sum.is_monotonic => {
+                (MetricShape::MonotonicSum, MetricKind::Counter, Some(sum.aggregation_temporality))
+            }
+            Data::Sum(sum) => (MetricShape::Other, MetricKind::Gauge, Some(sum.aggregation_temporality)),
+            Data::Histogram(h) => {
+                (MetricShape::Other, MetricKind::Histogram, Some(h.aggregation_temporality))
+            }
+            Data::ExponentialHistogram(h) => {
+                (MetricShape::Other, MetricKind::Histogram, Some(h.aggregation_temporality))
+            }
+            Data::Summary(_) => (MetricShape::Other, MetricKind::Summary, None),
+        };
+        let name = metric_name(&metric.name, &metric.unit, shape, self.translation.strategy);
+        if name.is_empty() {
+            self.reject(points(metric), format!("metric {:?} has no usable name", short(&metric.name)));
+            return Ok(());
+        }
+        let temporality = temporality.map(AggregationTemporality::try_from);
+        let delta = matches!(temporality, Some(Ok(AggregationTemporality::Delta)));
+        if !delta && !matches!(temporality, None | Some(Ok(AggregationTemporality::Cumulative))) {
+            let reason = format!("metric {:?} says neither delta nor cumulative", short(&metric.name));
+            self.reject(points(metric), reason);
+            return Ok(());
+        }
+        if !self.families.contains(&name) {
+            self.allowance.charge(2 * name.len() + metric.description.len() + metric.unit.len() + 128)?;
+            self.families.insert(name.clone());
+            let told = MetricMetadata { kind, unit: metric.unit.clone(), help: metric.description.clone() };
+            self.decoded.batch.metadata.push((name.clone(), told));
+        }
+        let family = Family { name, scope, delta, started: kind != MetricKind::Gauge || delta };
+        match data {
+            Data::Gauge(gauge) => gauge.data_points.iter().try_for_each(|p| self.number(p, &family, target)),
+            Data::Sum(sum) => sum.data_points.iter().try_for_each(|p| self.number(p, &family, target)),
+            Data::Histogram(h) => h.data_points.iter().try_for_each(|p| self.classic(p, &family, target)),
+            Data::ExponentialHistogram(h) => {
+                h.data_points.iter().try_for_each(|p| self.native(p, &family, target))
+            }
+            Data::Summary(summary) => {
+                summary.data_points.iter().try_for_each(|p| self.summary(p, &family, target))
+            }
+        }
+    }
+
+    fn number(
+        &mut self,
+        point: &NumberDataPoint,
+        family: &Family<'_>,
+        target: &mut Target,
+    ) -> Result<(), Error> {
+        let value = match point.value {
+            Some(number_data_point::Value::AsDouble(value)) => value,
+            Some(number_data_point::Value::AsInt(value)) => value as f64,
+            None => 0.0,
+        };
+        let exemplars = point.exemplars.iter().map(|e| self.exemplar(e)).collect();
+        let part = Part { suffix: "", label: None, value: Value::Float(value), exemplars };
+        let common = Point {
+            attributes: &point.attributes,
+            start_ns: point.start_time_unix_nano,
+            time_ns: point.time_unix_nano,
+            flags: point.flags,
+        };
+        self.write(&common, family, target, std::iter::once(part))
+    }
+
+    fn native(
+        &mut self,
+        point: &ExponentialHistogramDataPoint,
+        family: &Family<'_>,
+        target: &mut Target,
+    ) -> Result<(), Error> {
+        let native = match histogram::native(point) {
+            Ok(native) => native,
+            Err(reason) => {
+                self.reject(1, format!("metric {:?}: {reason}", short(&family.name)));
+                return Ok(());
+            }
+        };
+        let exemplars = point.exemplars.iter().map(|e| self.exemplar(e)).collect();
+        let part = Part { suffix: "", label: None, value: Value::Histogram(Arc::new(native)), exemplars };
+        let common = Point {
+            attributes: &point.attributes,
+            start_ns: point.start_time_unix_nano,
+            time_ns: point.time_unix_nano,
+            flags: point.flags,
+        };
+        self.write(&common, family, target, std::iter::once(part))
+    }
+
+    fn classic(
+        &mut self,
+        point: &HistogramDataPoint,
+        family: &Family<'_>,
+        target: &mut Target,
+    ) -> Result<(), Error> {
+        let (bounds, counts) = (&point.explicit_bounds, &point.bucket_counts);
+        if !counts.is_empty() && counts.len() != bounds.len() + 1 {
+            let reason = format!(
+                "metric {:?}: {} buckets for {} bounds",
+                short(&family.name),
+                counts.len(),
+                bounds.len()
+            );
+            self.reject(1, reason);
+            return Ok(());
+        }
+        let mut exemplars: Vec<Exemplar> = point.exemplars.iter().map(|e| self.exemplar(e)).collect();
+        // Each exemplar goes to the first bucket that holds its value.
+        let mut up_to = |bound: f64| -> Vec<Exemplar> {
+            let (inside, rest) = std::mem::take(&mut exemplars).into_iter().partition(|e| e.value <= bound);
+            exemplars = rest;
+            inside
+        };
+        let common = Point {
+            attributes: &point.attributes,
+            start_ns: point.start_time_unix_nano,
+            time_ns: point.time_unix_nano,
+            flags: point.flags,
+        };
+        let mut parts = Vec::with_capacity(3);
+        if let Some(sum) = point.sum {
+            parts.push(Part::float("_sum", sum));
+        }
+        parts.push(Part::float("_count", point.count as f64));
+        self.write(&common, family, target, parts.into_iter())?;
+        let mut below = 0u64;
+        let finite = bounds.iter().zip(counts).filter(|(bound, _)| **bound != f64::INFINITY);
+        let texts: Vec<(String, f64, Vec<Exemplar>)> = finite
+            .map(|(bound, count)| {
+                below = below.saturating_add(*count);
+                (bound.to_string(), below as f64, up_to(*bound))
+            })
+            .collect();
+        let last =
+            Part { label: Some(("le", "+Inf")), exemplars, ..Part::float("_bucket", point.count as f64) };
+        let buckets = texts.iter().map(|(le, below, exemplars)| Part {
+            label: Some(("le", le)),
+            exemplars: exemplars.clone(),
+            ..Part::float("_bucket", *below)
+        });
+        self.write(&common, family, target, buckets.chain([last]))
+    }
+
+    fn summary(
+        &mut self,
+        point: &SummaryDataPoint,
+        family: &Family<'_>,
+        target: &mut Target,
+    ) -> Result<(), Error> {
+        let common = Point {
+            attributes: &point.attributes,
+            start_ns: point.start_time_unix_nano,
+            time_ns: point.time_unix_nano,
+            flags: point.flags,
+        };
+        let totals = [Part::float("_sum", point.sum), Part::float("_count", point.count as f64)];
+        let texts: Vec<_> = point.quantile_values.iter().map(|q| (q.quantile.to_string(), q.value)).collect();
+        let quantiles = texts
+            .iter()
+            .map(|(quantile, value)| Part { label: Some(("quantile", quantile)), ..Part::float("", *value) });
+        self.write(&common, family, target, totals.into_iter().chain(quantiles))
+    }
+
+    /// Writes the parts of a point, each to its series.
+    fn write<'p>(
+        &mut self,
+        point: &Point<'_>,
+        family: &Family<'_>,
+        target: &mut Target,
+        parts: impl Iterator<Item = Part<'p>>,
+    ) -> Result<(), Error> {
+        let mut pairs = match Pairs::from_attributes(point.attributes, self.translation.strategy) {
+            Ok(pairs) => pairs,
+            Err(reason) => {
+                self.reject(1, format!("metric {:?}: {reason}", short(&family.name)));
+                return Ok(());
+            }
+        };
+        target.lend(&mut pairs, family.scope);
+        let t_ms = millis(point.time_ns);
+        target.seen(t_ms);
+        let start_ms = if family.started { millis(point.start_ns) } else { 0 };
+        let stale = point.flags & NO_RECORDED_VALUE != 0;
+        for part in parts {
+            self.allowance
+                .charge(size_of::<SeriesBatch>() + size_of::<Sample>() + pairs.size() + family.name.len())?;
+            let labels = match pairs.series(&format!("{}{}", family.name, part.suffix), part.label) {
+                Ok(labels) => labels,
+                Err(reason) => {
+                    self.reject(1, reason);
+                    return Ok(());
+                }
+            };
+            let value = if stale { Value::Float(STALE_NAN) } else { part.value };
+            let samples = vec![Sample { t_ms, start_ms: if stale { 0 } else { start_ms }, value }];
+            let delta = family.delta && !stale;
+            self.decoded.batch.series.push(SeriesBatch { labels, samples, exemplars: part.exemplars, delta });
+        }
+        Ok(())
+    }
+
+    fn exemplar(&self, given: &opentelemetry_proto::tonic::metrics::v1::Exemplar) -> Exemplar {
+        // An attribute with an empty key is no reason to lose the exemplar's trace.
+        let named = given.filtered_attributes.iter().filter(|attribute| !attribute.key.is_empty());
+        let mut pairs = Pairs::from_attributes(named, self.translation.strategy).unwrap_or_default();
+        for (name, id) in [("trace_id", &given.trace_id), ("span_id", &given.span_id)] {
+            if !id.is_empty() {
+                pairs.set(name, &hex::encode(id));
+            }
+        }
+        let value = match given.value {
+            Some(exemplar::Value::AsDouble(value)) => value,
+            Some(exemplar::Value::AsInt(value)) => value as f64,
+            None => 0.0,
+        };
+        Exemplar { labels: pairs.plain(), t_ms: millis(given.time_unix_nano), value }
+    }
+}
+
+/// Nanoseconds since the Unix epoch as milliseconds.
+fn millis(ns: u64) -> i64 {
+    (ns / 1_000_000) as i64
+}
+
+fn points(metric: &Metric) -> usize {
+    match &metric.data {
+        Some(Data::Gauge(gauge)) => gauge.data_points.len(),
+        Some(Data::Sum(sum)) => sum.data_points.len(),
+        Some(Data::Histogram(histogram)) => histogram.data_points.len(),
+        Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
+        Some(Data::Summary(summary)) => summary.data_points.len(),
+        None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

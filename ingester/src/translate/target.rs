@@ -1,0 +1,95 @@
+//! What sent the metrics: `job`, `instance`, the labels it lends to its series, and its `target_info`.
+
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use tricord_model::{Labels, Sample, SeriesBatch};
+
+use super::Translation;
+use super::labels::{Pairs, text};
+
+/// Attributes that are in `job` and `instance` already.
+const IDENTIFYING: [&str; 3] = ["service.namespace", "service.name", "service.instance.id"];
+/// Queries look back five minutes; a description every half of that never goes missing.
+const INFO_INTERVAL_MS: i64 = 150_000;
+/// How many descriptions one request may write for a target; older points have those of earlier requests.
+const MAX_INFO: usize = 48;
+
+/// A resource as the labels that it gives.
+#[derive(Default)]
+pub(super) struct Target {
+    job: String,
+    instance: String,
+    promoted: Pairs,
+    info: Pairs,
+    /// The oldest and newest point seen.
+    range_ms: Option<(i64, i64)>,
+}
+
+impl Target {
+    pub(super) fn new(resource: Option<&Resource>, translation: &Translation) -> Result<Self, String> {
+        let attributes: &[KeyValue] = resource.map_or(&[], |resource| &resource.attributes);
+        let find = |key: &str| {
+            attributes.iter().find(|attribute| attribute.key == key).map(|a| text(a.value.as_ref()))
+        };
+        let (namespace, name) =
+            (find(IDENTIFYING[0]).unwrap_or_default(), find(IDENTIFYING[1]).unwrap_or_default());
+        let job = if namespace.is_empty() || name.is_empty() {
+            name.into_owned()
+        } else {
+            format!("{namespace}/{name}")
+        };
+        let promoted = attributes.iter().filter(|attribute| {
+            translation.promote_all_resource_attributes
+                || translation.promote_resource_attributes.iter().any(|key| *key == attribute.key)
+        });
+        let identifying = |attribute: &&KeyValue| IDENTIFYING.contains(&attribute.key.as_str());
+        let others = attributes.iter().any(|attribute| !identifying(&attribute));
+        let told =
+            attributes.iter().filter(|a| translation.keep_identifying_resource_attributes || !identifying(a));
+        Ok(Self {
+            job,
+            instance: find(IDENTIFYING[2]).unwrap_or_default().into_owned(),
+            promoted: Pairs::from_attributes(promoted, translation.strategy)?,
+            info: if others { Pairs::from_attributes(told, translation.strategy)? } else { Pairs::default() },
+            range_ms: None,
+        })
+    }
+
+    /// The labels of a point: its attributes first, then what the resource and scope lend, `job` and `instance` over all.
+    pub(super) fn lend(&self, pairs: &mut Pairs, scope: &Pairs) {
+        pairs.fill(&self.promoted);
+        pairs.fill(scope);
+        if !self.job.is_empty() {
+            pairs.set("job", &self.job);
+        }
+        if !self.instance.is_empty() {
+            pairs.set("instance", &self.instance);
+        }
+    }
+
+    /// Notes a point's time.
+    pub(super) fn seen(&mut self, t_ms: i64) {
+        let (oldest, newest) = self.range_ms.unwrap_or((t_ms, t_ms));
+        self.range_ms = Some((oldest.min(t_ms), newest.max(t_ms)));
+    }
+
+    /// The series that describes the target over the time of its points, where there is something to tell.
+    pub(super) fn info(mut self) -> Option<SeriesBatch> {
+        let (oldest, newest) = self.range_ms?;
+        if self.info.is_empty() || (self.job.is_empty() && self.instance.is_empty()) {
+            return None;
+        }
+        let mut info = std::mem::take(&mut self.info);
+        self.promoted = Pairs::default();
+        self.lend(&mut info, &Pairs::default());
+        let labels: Labels = info.series("target_info", None).ok()?;
+        let times = std::iter::successors(Some(newest), |t_ms| t_ms.checked_sub(INFO_INTERVAL_MS));
+        let mut samples: Vec<Sample> = times
+            .take_while(|t_ms| *t_ms >= oldest)
+            .take(MAX_INFO)
+            .map(|t_ms| Sample::float(t_ms, 1.0))
+            .collect();
+        samples.reverse();
+        Some(SeriesBatch { labels, samples, exemplars: Vec::new(), delta: false })
+    }
+}
