@@ -1,1 +1,267 @@
-//! Placeholder while the workspace is laid out.
+//! A thin face of RocksDB: what Tricord uses of it, with bounded memory and errors that say what to do.
+//!
+//! It owns options, error texts and the borrowing of column families; keys and values are its callers'. Every read
+//! verifies checksums. Everything is synchronous.
+
+mod error;
+mod options;
+mod sorted_file;
+
+use std::path::{Path, PathBuf};
+
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{DB, DBPinnableSlice, IngestExternalFileOptions, ReadOptions, WriteOptions};
+
+pub use error::Error;
+pub use options::{Family, Options};
+pub use sorted_file::SortedFile;
+
+/// An open database. The handle is shared by reference; closing is dropping it.
+pub struct Rocks {
+    db: DB,
+    path: PathBuf,
+    families: Vec<(&'static str, rocksdb::Options)>,
+}
+
+/// Writes that become visible, and durable, together.
+#[derive(Default)]
+pub struct Batch<'a> {
+    inner: rocksdb::WriteBatch,
+    db: Option<&'a Rocks>,
+    failed: Option<Error>,
+}
+
+impl Rocks {
+    /// Opens a database, making it and its families where missing.
+    ///
+    /// # Errors
+    /// [`Error`] when another process holds it, it is damaged, or the disk fails.
+    pub fn open(path: &Path, options: &Options) -> Result<Self, Error> {
+        let (db_options, families) = options::build(options);
+        let descriptors = families.iter().map(|(name, options)| (*name, options.clone()));
+        let db = DB::open_cf_with_opts(&db_options, path, descriptors).map_err(|error| Error::at(path, &error))?;
+        Ok(Self { db, path: path.to_owned(), families })
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn family(&self, name: &str) -> Result<&rocksdb::ColumnFamily, Error> {
+        self.db.cf_handle(name).ok_or_else(|| Error::Invalid(format!("no column family {name:?}")))
+    }
+
+    fn wrap<T>(&self, result: Result<T, rocksdb::Error>) -> Result<T, Error> {
+        result.map_err(|error| Error::at(&self.path, &error))
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`Error`] when the stored block is damaged or the disk fails.
+    pub fn get(&self, family: &str, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, Error> {
+        self.wrap(self.db.get_pinned_cf(self.family(family)?, key))
+    }
+
+    /// The values of ascending keys, read in one batch.
+    ///
+    /// # Errors
+    /// The first error of any key.
+    pub fn get_sorted(&self, family: &str, keys: &[Vec<u8>]) -> Result<Vec<Option<DBPinnableSlice<'_>>>, Error> {
+        let found = self.db.batched_multi_get_cf(self.family(family)?, keys.iter(), true);
+        found.into_iter().map(|value| self.wrap(value)).collect()
+    }
+
+    /// Visits pairs of `[from, to)` in order, until the visitor answers `false`.
+    ///
+    /// # Errors
+    /// [`Error`] when a stored block is damaged or the disk fails, or the visitor's own.
+    pub fn scan<E: From<Error>>(
+        &self, family: &str, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let mut cursor = self.cursor(family, from, to)?;
+        while let Some((key, value)) = cursor.item() {
+            if !visit(key, value)? {
+                return Ok(());
+            }
+            cursor.advance();
+        }
+        Ok(cursor.status()?)
+    }
+
+    /// A cursor on the first pair of `[from, to)`.
+    ///
+    /// # Errors
+    /// [`Error`] when the family is unknown.
+    pub fn cursor(&self, family: &str, from: &[u8], to: &[u8]) -> Result<Cursor<'_>, Error> {
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(true);
+        options.set_iterate_upper_bound(to);
+        let mut inner = self.db.raw_iterator_cf_opt(self.family(family)?, options);
+        inner.seek(from);
+        Ok(Cursor { inner, path: &self.path })
+    }
+
+    /// A batch for [`Rocks::write`].
+    #[must_use]
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { inner: rocksdb::WriteBatch::default(), db: Some(self), failed: None }
+    }
+
+    /// Writes a batch; with `sync` it is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`Error`] when the disk is full or fails.
+    pub fn write(&self, batch: Batch<'_>, sync: bool) -> Result<(), Error> {
+        if let Some(error) = batch.failed {
+            return Err(error);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.wrap(self.db.write_opt(batch.inner, &options))
+    }
+
+    /// Begins a sorted file for a family, to be ingested later.
+    ///
+    /// # Errors
+    /// [`Error`] when the file cannot be made.
+    pub fn sorted_file(&self, family: &str, path: &Path) -> Result<SortedFile, Error> {
+        let options = self.families.iter().find(|(name, _)| *name == family).map(|(_, options)| options);
+        SortedFile::create(options.ok_or_else(|| Error::Invalid(format!("no column family {family:?}")))?, path)
+    }
+
+    /// Moves finished sorted files into a family; all of them become visible at once and durably.
+    ///
+    /// # Errors
+    /// [`Error`] when a file is damaged or the disk fails.
+    pub fn ingest(&self, family: &str, paths: &[PathBuf]) -> Result<(), Error> {
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        self.wrap(self.db.ingest_external_file_cf_opts(self.family(family)?, &options, paths.to_vec()))
+    }
+
+    /// Removes `[from, to)`: whole files at once, then what is left by a tombstone. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error`] when the disk fails.
+    pub fn delete_range(&self, family: &str, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        let handle = self.family(family)?;
+        self.wrap(self.db.delete_file_in_range_cf(handle, from, to))?;
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.wrap(self.db.delete_range_cf_opt(handle, from, to, &options))
+    }
+
+    /// Writes the memtable of a family out.
+    ///
+    /// # Errors
+    /// [`Error`] when the disk fails.
+    pub fn flush(&self, family: &str) -> Result<(), Error> {
+        self.wrap(self.db.flush_cf(self.family(family)?))
+    }
+
+    /// A consistent copy in another directory, by hard links where the file system allows.
+    ///
+    /// # Errors
+    /// [`Error`] when the directory exists or the disk fails.
+    pub fn checkpoint(&self, into: &Path) -> Result<(), Error> {
+        let checkpoint = self.wrap(Checkpoint::new(&self.db))?;
+        self.wrap(checkpoint.create_checkpoint(into))
+    }
+
+    /// An integer property of a family, such as `rocksdb.total-sst-files-size`; 0 where RocksDB has none.
+    #[must_use]
+    pub fn property(&self, family: &str, name: &str) -> u64 {
+        let Ok(handle) = self.family(family) else { return 0 };
+        self.db.property_int_value_cf(handle, name).ok().flatten().unwrap_or(0)
+    }
+
+    /// Size in bytes, level and number of pairs of each file of a family.
+    ///
+    /// # Errors
+    /// [`Error`] when RocksDB cannot tell.
+    pub fn files(&self, family: &str) -> Result<Vec<(u64, i32, u64)>, Error> {
+        let files = self.wrap(self.db.live_files())?;
+        let own = files.into_iter().filter(|file| file.column_family_name == family);
+        Ok(own.map(|file| (file.size as u64, file.level, file.num_entries)).collect())
+    }
+}
+
+impl Batch<'_> {
+    fn with(&mut self, family: &str, write: impl FnOnce(&mut rocksdb::WriteBatch, &rocksdb::ColumnFamily)) {
+        match self.db.map(|db| db.family(family)) {
+            Some(Ok(handle)) => write(&mut self.inner, handle),
+            Some(Err(error)) => self.failed = Some(error),
+            None => self.failed = Some(Error::Invalid("a batch without a database".to_owned())),
+        }
+    }
+
+    /// Sets a key.
+    pub fn put(&mut self, family: &str, key: &[u8], value: &[u8]) {
+        self.with(family, |batch, handle| batch.put_cf(handle, key, value));
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, family: &str, key: &[u8]) {
+        self.with(family, |batch, handle| batch.delete_cf(handle, key));
+    }
+
+    /// Removes `[from, to)`.
+    pub fn delete_range(&mut self, family: &str, from: &[u8], to: &[u8]) {
+        self.with(family, |batch, handle| batch.delete_range_cf(handle, from, to));
+    }
+
+    /// How many bytes the batch has.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.inner.size_in_bytes()
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner.is_empty()
+    }
+}
+
+/// A place in a range of a family.
+pub struct Cursor<'a> {
+    inner: rocksdb::DBRawIterator<'a>,
+    path: &'a Path,
+}
+
+impl Cursor<'_> {
+    /// The pair at the cursor; `None` at the end or after an error, which [`Cursor::status`] tells.
+    #[must_use]
+    pub fn item(&self) -> Option<(&[u8], &[u8])> {
+        self.inner.item()
+    }
+
+    /// Goes to the next pair.
+    pub fn advance(&mut self) {
+        self.inner.next();
+    }
+
+    /// Goes to the first pair at or after a key.
+    pub fn seek(&mut self, key: &[u8]) {
+        self.inner.seek(key);
+    }
+
+    /// Goes to the last pair at or before a key.
+    pub fn seek_back(&mut self, key: &[u8]) {
+        self.inner.seek_for_prev(key);
+    }
+
+    /// Whether the cursor stopped for a reason other than the end.
+    ///
+    /// # Errors
+    /// [`Error`] when a stored block is damaged or the disk fails.
+    pub fn status(&self) -> Result<(), Error> {
+        self.inner.status().map_err(|error| Error::at(self.path, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! The log: one per node, shared by all its shards, in segment files.
+//!
+//! One thread writes. Entries that arrive while a sync runs share the next one (group commit). Cutting a shard's tail
+//! and starting a shard anew are records themselves. A torn tail of the last segment is cut on opening; any other
+//! damage is an error that names the file and the place. What an entry means is left to the head.
+
+pub(crate) mod files;
+mod index;
+mod record;
+mod segment;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::oneshot;
+use tricord_model::{Epoch, Seq, ShardId};
+
+use super::{Entry, Error, FsyncMode, Position};
+use files::Files;
+use index::Index;
+pub(crate) use record::{Kind, Record};
+pub(crate) use segment::Scanned;
+use writer::{Shared, Submission, Work};
+
+/// What the log hands over once it is durable, in log order.
+pub(crate) trait Sink: Send + 'static {
+    /// Applies an entry.
+    fn apply(&mut self, entry: &Entry) -> Result<(), Error>;
+    /// Does what a control record stands for: the shard's entries after it are gone.
+    fn control(&mut self, kind: Kind, shard: ShardId) -> Result<(), Error>;
+}
+
+/// How a log works.
+#[derive(Clone)]
+pub(crate) struct LogConfig {
+    /// Directory of the segments.
+    pub(crate) dir: PathBuf,
+    /// When to sync.
+    pub(crate) fsync: FsyncMode,
+    /// Size from which a new segment is begun, in bytes.
+    pub(crate) segment_bytes: u64,
+}
+
+/// An open log.
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+    threads: parking_lot::Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+/// A log that has been read but takes no writes yet.
+pub(crate) struct Opened {
+    config: LogConfig,
+    files: Arc<dyn Files>,
+    index: Index,
+    segments: Vec<segment::Segment>,
+}
+
+impl Opened {
+    /// Reads all segments: checks them, cuts a torn tail, and finds which entries still count.
+    pub(crate) fn open(config: LogConfig, files: Arc<dyn Files>) -> Result<Self, Error> {
+        files.create_dir(&config.dir)?;
+        let mut index = Index::default();
+        let mut segments = segment::list(&*files, &config.dir)?;
+        let last = segments.len().saturating_sub(1);
+        for (at, segment) in segments.iter_mut().enumerate() {
+            let scanned = segment::scan(&*files, &segment.path, at == last)?;
+            segment.len = scanned.len;
+            for record in &scanned.records {
+                index.replay(segment.number, record).map_err(|why| segment::damaged(&segment.path, record.offset, &why))?;
+            }
+        }
+        Ok(Self { config, files, index, segments })
+    }
+
+    /// Bytes of all segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.len).sum()
+    }
+
+    /// Tells where a shard's log begins when it holds none of its entries any more.
+    pub(crate) fn set_base(&mut self, shard: ShardId, base: Position) -> Result<(), Error> {
+        self.index.set_base(shard, base)
+    }
+
+    /// Shards that the log knows.
+    pub(crate) fn shards(&self) -> Vec<ShardId> {
+        self.index.shards()
+    }
+
+    /// Forgets a shard that the state says is gone.
+    pub(crate) fn forget(&mut self, shard: ShardId) {
+        self.index.forget(shard);
+    }
+
+    /// Reads each segment again and hands the entries that still count to `visit`, a segment at a time.
+    pub(crate) fn replay(&self, visit: &mut dyn FnMut(Vec<Entry>, u64) -> Result<(), Error>) -> Result<(), Error> {
+        for segment in &self.segments {
+            let bytes = self.files.read(&segment.path)?;
+            let mut entries = Vec::new();
+            for record in segment::records(&bytes) {
+                let (record, payload) = record.map_err(|(at, why)| segment::damaged(&segment.path, at, why))?;
+                if record.kind == Kind::Entry && self.index.holds(&record, segment.number) {
+                    entries.push(record.entry(payload));
+                }
+            }
+            visit(entries, segment.len)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the threads: from now on the log takes writes.
+    pub(crate) fn start(self, sink: Box<dyn Sink>) -> Result<Log, Error> {
+        let (shared, threads) = writer::start(self.config, self.files, self.index, self.segments, sink)?;
+        Ok(Log { shared, threads: parking_lot::Mutex::new(threads) })
+    }
+}
+
+impl Log {
+    /// Appends entries; resolves when they are durable and applied.
+    pub(crate) fn append(&self, entries: Vec<Entry>) -> oneshot::Receiver<Result<(), Error>> {
+        self.submit(Work::Entries(entries))
+    }
+
+    /// Writes a control record; returns when it is durable and done.
+    pub(crate) fn control(&self, kind: Kind, shard: ShardId, position: Position) -> Result<(), Error> {
+        let waiting = self.submit(Work::Control(kind, shard, position));
+        waiting.blocking_recv().unwrap_or_else(|_| Err(Error::Closed("the log's thread has ended".to_owned())))
+    }
+
+    fn submit(&self, work: Work) -> oneshot::Receiver<Result<(), Error>> {
+        let (done, waiting) = oneshot::channel();
+        self.shared.push(Submission { work, done });
+        waiting
+    }
+
+    /// The last durable entry of a shard.
+    pub(crate) fn position(&self, shard: ShardId) -> Position {
+        self.shared.index.read().last(shard)
+    }
+
+    /// The epoch of an entry that is still there, or of the last one trimmed.
+    pub(crate) fn epoch_at(&self, shard: ShardId, seq: Seq) -> Option<Epoch> {
+        self.shared.index.read().epoch_at(shard, seq)
+    }
+
+    /// Entries after one, at least one when there is any; `None` when some of them are trimmed.
+    pub(crate) fn entries(&self, shard: ShardId, after: Seq, max_bytes: usize) -> Result<Option<Vec<Entry>>, Error> {
+        // Trimming removes files under this lock, so places stay readable while it is held.
+        let index = self.shared.index.read();
+        let Some(places) = index.places(shard, after, max_bytes) else { return Ok(None) };
+        let mut entries = Vec::with_capacity(places.len());
+        for place in places {
+            let path = segment::path(&self.shared.config.dir, place.segment);
+            let bytes = self.shared.files.read_at(&path, u64::from(place.offset), place.len as usize)?;
+            let (record, payload) =
+                record::parse(&bytes).map_err(|why| segment::damaged(&path, u64::from(place.offset), why))?;
+            if record.shard != shard || record.kind != Kind::Entry {
+                return Err(segment::damaged(&path, u64::from(place.offset), "it is the record of another shard"));
+            }
+            entries.push(record.entry(payload));
+        }
+        Ok(Some(entries))
+    }
+
+    /// Removes the oldest segments while, for every shard, all entries in them are at or before `done(shard)`; the
+    /// newest `keep` stay. `before` is called once with the new base of each shard before anything is removed.
+    pub(crate) fn trim(
+        &self, keep: usize, done: &dyn Fn(ShardId) -> Option<Seq>,
+        before: &dyn Fn(&[(ShardId, Position)]) -> Result<(), Error>,
+    ) -> Result<usize, Error> {
+        let closed = self.shared.closed_segments();
+        let removable = closed.len().saturating_sub(keep.saturating_sub(1));
+        let through = {
+            let index = self.shared.index.read();
+            let free = closed.iter().take(removable).take_while(|segment| index.is_done(**segment, done));
+            free.last().copied()
+        };
+        let Some(through) = through else { return Ok(0) };
+        before(&self.shared.index.read().bases_after(through))?;
+        let mut index = self.shared.index.write();
+        index.trim(through);
+        let removed: Vec<_> = closed.iter().filter(|segment| **segment <= through).copied().collect();
+        self.shared.remove_segments(&removed)?;
+        drop(index);
+        Ok(removed.len())
+    }
+
+    /// Shards that have entries after `done(shard)` in the oldest segment.
+    pub(crate) fn pinning(&self, done: &dyn Fn(ShardId) -> Option<Seq>) -> Vec<ShardId> {
+        let closed = self.shared.closed_segments();
+        let Some(oldest) = closed.first() else { return Vec::new() };
+        self.shared.index.read().pinning(*oldest, done)
+    }
+
+    /// Bytes of all segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shared.bytes()
+    }
+
+    /// Bytes submitted and not yet written.
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.shared.queued_bytes()
+    }
+
+    /// Entries and syncs since the start.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        self.shared.counts()
+    }
+
+    /// Whether an earlier failure stopped the log.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.shared.failure()
+    }
+
+    /// Makes everything submitted durable, then ends the threads.
+    pub(crate) fn close(&self) {
+        self.shared.close();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// An index that readers share with the writer.
+type SharedIndex = RwLock<Index>;
+
+/// Where the segments of a store lie.
+pub(crate) fn directory(store: &Path) -> PathBuf {
+    store.join("log")
+}

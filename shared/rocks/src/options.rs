@@ -1,0 +1,90 @@
+//! Options: one shared block cache and one write buffer bound for all families of a database.
+
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, ChecksumType, DBCompressionType, LogLevel, WriteBufferManager,
+};
+
+/// A column family: fixed at the time of writing the code, never one per tenant, shard or window.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether blocks are compressed; off where values are compressed already.
+    pub compress: bool,
+    /// Whether whole keys are put into a Bloom filter, for point reads that mostly miss.
+    pub bloom: bool,
+    /// Size of a block before compression, in bytes.
+    pub block_bytes: usize,
+}
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The families beside RocksDB's own default one.
+    pub families: Vec<Family>,
+    /// Block cache for all families, in bytes.
+    pub block_cache_bytes: usize,
+    /// Write buffers for all families, in bytes.
+    pub write_buffer_bytes: usize,
+    /// Files kept open at once.
+    pub max_open_files: i32,
+    /// Background write rate, in bytes per second; 0 for no bound.
+    pub rate_bytes_per_second: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            families: Vec::new(),
+            block_cache_bytes: 64 << 20,
+            write_buffer_bytes: 32 << 20,
+            max_open_files: 4096,
+            rate_bytes_per_second: 0,
+        }
+    }
+}
+
+pub(crate) fn build(options: &Options) -> (rocksdb::Options, Vec<(&'static str, rocksdb::Options)>) {
+    let cache = Cache::new_hyper_clock_cache(options.block_cache_bytes, 0);
+    let mut db = rocksdb::Options::default();
+    db.create_if_missing(true);
+    db.create_missing_column_families(true);
+    db.set_paranoid_checks(true);
+    db.set_max_open_files(options.max_open_files);
+    db.set_max_total_wal_size((options.write_buffer_bytes as u64 * 2).max(16 << 20));
+    db.set_keep_log_file_num(4);
+    db.set_max_log_file_size(4 << 20);
+    db.set_log_level(LogLevel::Warn);
+    db.set_stats_dump_period_sec(0);
+    db.set_skip_stats_update_on_db_open(true);
+    db.set_max_background_jobs(2);
+    db.set_bytes_per_sync(1 << 20);
+    db.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager(options.write_buffer_bytes, false));
+    if options.rate_bytes_per_second > 0 {
+        db.set_ratelimiter(options.rate_bytes_per_second, 100_000, 10);
+    }
+    let families = options.families.iter().map(|family| (family.name, family_options(family, &cache, options)));
+    (db, families.collect())
+}
+
+fn family_options(family: &Family, cache: &Cache, options: &Options) -> rocksdb::Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_block_size(family.block_bytes);
+    table.set_format_version(5);
+    table.set_checksum_type(ChecksumType::XXH3);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_index_type(BlockBasedIndexType::BinarySearch);
+    if family.bloom {
+        table.set_bloom_filter(10.0, false);
+        table.set_whole_key_filtering(true);
+    }
+    let mut own = rocksdb::Options::default();
+    own.set_block_based_table_factory(&table);
+    own.set_write_buffer_size((options.write_buffer_bytes / 2).max(1 << 20));
+    own.set_target_file_size_base(64 << 20);
+    own.set_level_compaction_dynamic_level_bytes(true);
+    own.set_compression_type(if family.compress { DBCompressionType::Zstd } else { DBCompressionType::None });
+    own
+}

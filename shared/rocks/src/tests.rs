@@ -1,0 +1,95 @@
+use super::*;
+
+fn families() -> Vec<Family> {
+    vec![
+        Family { name: "plain", compress: false, bloom: false, block_bytes: 16 << 10 },
+        Family { name: "packed", compress: true, bloom: true, block_bytes: 16 << 10 },
+    ]
+}
+
+fn open(path: &Path) -> Rocks {
+    Rocks::open(path, &Options { families: families(), ..Options::default() }).unwrap()
+}
+
+fn keys(rocks: &Rocks, family: &str) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    rocks
+        .scan::<Error>(family, b"", b"\xff", &mut |key, _| {
+            found.push(key.to_vec());
+            Ok(true)
+        })
+        .unwrap();
+    found
+}
+
+#[test]
+fn a_batch_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = open(dir.path());
+    let mut batch = rocks.batch();
+    batch.put("plain", b"a", b"1");
+    batch.put("packed", b"b", b"2");
+    rocks.write(batch, true).unwrap();
+    drop(rocks);
+    let rocks = open(dir.path());
+    assert_eq!(rocks.get("plain", b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(rocks.get("packed", b"b").unwrap().as_deref(), Some(&b"2"[..]));
+    assert!(rocks.get("packed", b"c").unwrap().is_none());
+}
+
+#[test]
+fn a_second_process_is_told_about_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = open(dir.path());
+    let second = Rocks::open(dir.path(), &Options { families: families(), ..Options::default() });
+    assert!(matches!(second.err(), Some(Error::Locked { .. })));
+}
+
+#[test]
+fn a_sorted_file_is_ingested_below_and_dropped_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = open(&dir.path().join("db"));
+    for window in 0..3u8 {
+        let path = dir.path().join(format!("{window}.sst"));
+        let mut file = rocks.sorted_file("packed", &path).unwrap();
+        for n in (0..50u8).rev() {
+            file.put(vec![window, n], vec![n; 100]);
+        }
+        assert!(file.finish().unwrap() > 0);
+        rocks.ingest("packed", &[path]).unwrap();
+    }
+    assert!(rocks.files("packed").unwrap().iter().all(|(_, level, _)| *level == 6));
+    rocks.delete_range("packed", &[1], &[2]).unwrap();
+    assert_eq!(rocks.files("packed").unwrap().len(), 2);
+    assert_eq!(keys(&rocks, "packed").len(), 100);
+}
+
+#[test]
+fn an_unknown_family_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = open(dir.path());
+    assert!(rocks.get("other", b"a").is_err());
+    let mut batch = rocks.batch();
+    batch.put("other", b"a", b"");
+    assert!(rocks.write(batch, false).is_err());
+}
+
+#[test]
+fn a_flipped_byte_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = open(&dir.path().join("db"));
+    let path = dir.path().join("a.sst");
+    let mut file = rocks.sorted_file("plain", &path).unwrap();
+    (0..100u8).for_each(|n| file.put(vec![n], vec![n; 1000]));
+    file.finish().unwrap();
+    rocks.ingest("plain", &[path]).unwrap();
+    drop(rocks);
+    let files = std::fs::read_dir(dir.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
+    let stored = files.filter(|path| path.extension().is_some_and(|e| e == "sst")).max_by_key(|p| p.metadata().unwrap().len());
+    let stored = stored.unwrap();
+    let mut bytes = std::fs::read(&stored).unwrap();
+    bytes[500] ^= 1;
+    std::fs::write(&stored, bytes).unwrap();
+    let rocks = open(&dir.path().join("db"));
+    assert!(rocks.get("plain", &[0]).err().unwrap().is_corruption());
+}
