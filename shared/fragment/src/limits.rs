@@ -1,0 +1,46 @@
+//! Bounds that travel with a fragment, and the counts that come back.
+
+use serde::{Deserialize, Serialize};
+
+/// What a fragment may use on one data node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryLimits {
+    /// Raw samples read.
+    pub max_samples: u64,
+    /// Series matched.
+    pub max_series: u64,
+    /// Bytes of an encoded partial.
+    pub max_bytes: u64,
+}
+
+impl Default for QueryLimits {
+    fn default() -> Self {
+        Self { max_samples: 50_000_000, max_series: 2_000_000, max_bytes: 512 << 20 }
+    }
+}
+
+/// What a fragment has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FragmentStats {
+    /// Series matched by all selectors.
+    pub series: u64,
+    /// Raw samples read.
+    pub samples: u64,
+    /// Spans looked at.
+    pub spans: u64,
+    /// Stored bytes decoded.
+    pub bytes: u64,
+    /// Time spent on the data node, in microseconds.
+    pub micros: u64,
+}
+
+impl FragmentStats {
+    /// Adds another fragment's costs.
+    pub fn add(&mut self, other: &Self) {
+        self.series += other.series;
+        self.samples += other.samples;
+        self.spans += other.spans;
+        self.bytes += other.bytes;
+        self.micros += other.micros;
+    }
+}
