@@ -1,1 +1,133 @@
-//! Placeholder while the workspace is laid out.
+//! The query proxy: Grafana's APIs in, fragments out to data nodes, partials merged.
+//!
+//! A request goes `api` → `plan` → `scatter` → `merge` → the engine of `tricord_promql` over what was merged → `render`.
+//! Only `api`, `query` and `scatter` are asynchronous; planning, merging and rendering are plain functions. The proxy
+//! keeps no state but its view of the cluster.
+
+pub mod api;
+mod config;
+mod error;
+pub mod merge;
+mod metrics;
+pub mod plan;
+mod query;
+mod render;
+pub mod scatter;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use tricord_metadata_client::Cluster;
+
+pub use api::not_found;
+pub use config::Config;
+pub use error::{Error, ErrorKind};
+pub use metrics::{Metrics, QueryLabels};
+
+use config::Settings;
+use query::{Engine, Gate};
+use scatter::{Scatter, ScatterConfig};
+
+/// What the proxy needs of the process around it.
+#[derive(Clone)]
+pub struct Deps {
+    /// The cluster's map and the clients for its data nodes.
+    pub cluster: Cluster,
+    /// Where it registers its metrics.
+    pub metrics: tricord_runtime::Metrics,
+}
+
+/// The query proxy; clones are the same proxy.
+#[derive(Clone)]
+pub struct Proxy(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    started_ms: i64,
+}
+
+impl Proxy {
+    /// A proxy over a cluster.
+    ///
+    /// # Errors
+    /// [`Error::BadData`] where a setting makes no sense.
+    pub fn new(config: Config, deps: Deps) -> Result<Self, Error> {
+        let settings = Arc::new(Settings::new(config)?);
+        let metrics = Metrics::new(&deps.metrics);
+        let scatter_config = ScatterConfig {
+            max_in_flight: settings.config.max_fragments_in_flight.max(1),
+            retry_for: settings.missing_shard_wait,
+        };
+        let scatter = Scatter::new(deps.cluster, scatter_config, metrics.clone());
+        let (running, waiting) = (settings.config.max_concurrent_queries, settings.config.max_queued_queries);
+        let gate = Gate::new(running, waiting, metrics.clone());
+        let engine = Engine { scatter, settings, gate, metrics };
+        Ok(Self(Arc::new(Inner { engine, started_ms: api::now_ms() })))
+    }
+
+    /// All routes, with compression and with panics caught. Unknown paths outside of the proxy's prefixes are for the
+    /// caller's fallback, for which [`not_found`] serves.
+    pub fn router(&self) -> Router {
+        api::router(self)
+    }
+
+    /// Whether queries can be answered: what they wait for, where not.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn ready(&self) -> Result<(), String> {
+        match self.scatter().cluster().map().shards.is_empty() {
+            true => {
+                Err("the shard map: the cluster is not initialized, or metadata cannot be reached".to_owned())
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Sends fragments to data nodes.
+    #[must_use]
+    pub fn scatter(&self) -> &Scatter {
+        &self.0.engine.scatter
+    }
+
+    /// What the proxy counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.engine.metrics
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.engine.settings
+    }
+
+    pub(crate) fn started_ms(&self) -> i64 {
+        self.0.started_ms
+    }
+
+    /// Counts a query and its time by what came of it.
+    pub(crate) async fn observe(
+        &self,
+        kind: &'static str,
+        answer: impl Future<Output = Result<api::Reply, Error>>,
+    ) -> Result<api::Reply, Error> {
+        let started = Instant::now();
+        let result = answer.await;
+        let outcome = match &result {
+            Ok(reply) if reply.missing.is_empty() => "ok",
+            Ok(_) => "partial",
+            Err(error) => error.kind().as_str(),
+        };
+        self.metrics().queries.get_or_create(&QueryLabels { kind, outcome }).inc();
+        self.metrics().query_seconds.observe(started.elapsed().as_secs_f64());
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

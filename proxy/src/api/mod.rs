@@ -1,0 +1,41 @@
+//! The HTTP faces of the proxy. Each request becomes an [`Asked`], each answer a [`Reply`] or an [`Error`].
+
+mod asked;
+pub mod params;
+mod prometheus;
+mod reply;
+
+use axum::Router;
+use axum::response::Response;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+
+use crate::Proxy;
+use crate::error::Error;
+
+pub(crate) use asked::now_ms;
+pub use asked::{Asked, Origin};
+pub(crate) use reply::{Reply, missing_text, respond};
+
+/// All routes of the proxy.
+pub(crate) fn router(proxy: &Proxy) -> Router {
+    let panics = proxy.metrics().panics.clone();
+    let on_panic = move |panic: Box<dyn std::any::Any + Send>| -> Response {
+        panics.inc();
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+        tracing::error!(panic = text, "a request panicked: this is a bug");
+        respond(&Error::Internal(format!("unexpected error: {text}")))
+    };
+    Router::new()
+        .nest("/api/v1", prometheus::routes())
+        .nest("/prometheus/api/v1", prometheus::routes())
+        .with_state(proxy.clone())
+        .layer(CatchPanicLayer::custom(on_panic))
+        .layer(CompressionLayer::new().gzip(true))
+}
+
+/// The answer for a path that nobody knows, as JSON: Grafana shows anything else as a parse error.
+pub async fn not_found(uri: axum::http::Uri) -> Response {
+    respond(&Error::NotFound(format!("there is no {}", uri.path())))
+}

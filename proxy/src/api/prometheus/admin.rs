@@ -1,0 +1,39 @@
+//! What an operator or a test may order.
+
+use axum::extract::State;
+use futures::future::join_all;
+use tricord_model::NodeId;
+use tricord_wire::proto::datanode::FlushRequest;
+
+use crate::Proxy;
+use crate::api::Reply;
+use crate::error::Error;
+
+/// `POST /admin/flush`: every data node seals and writes out what it has in memory.
+pub(super) async fn flush(State(proxy): State<Proxy>) -> Result<Reply, Error> {
+    let cluster = proxy.scatter().cluster();
+    let map = cluster.map();
+    let mut nodes: Vec<NodeId> = map.shards.iter().flat_map(|shard| shard.in_sync.iter().copied()).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let flushes = nodes.iter().map(|node| async move {
+        let node_service = cluster.data_node(*node)?;
+        node_service.flush(FlushRequest {}).await
+    });
+    let (mut windows, mut bytes, mut failed) = (0, 0, Vec::new());
+    for (node, result) in nodes.iter().zip(join_all(flushes).await) {
+        match result {
+            Ok(flushed) => {
+                windows += flushed.windows;
+                bytes += flushed.bytes;
+            }
+            Err(error) => failed.push(format!("node {node}: {error}")),
+        }
+    }
+    if failed.is_empty() {
+        return Ok(Reply::json(
+            &serde_json::json!({ "nodes": nodes.len(), "windows": windows, "bytes": bytes }),
+        ));
+    }
+    Err(Error::Unavailable(format!("not every data node could flush: {}", failed.join("; "))))
+}

@@ -1,0 +1,104 @@
+//! The HTTP API of Prometheus, as Grafana and its other clients call it.
+
+mod admin;
+mod explain;
+mod metadata;
+mod query;
+mod series;
+mod status;
+
+use axum::Router;
+use axum::http::Uri;
+use axum::response::Response;
+use axum::routing::{get, post};
+use tricord_fragment::{Fragment, FragmentBody};
+use tricord_model::Matcher;
+use tricord_promql::parser::{ParserOptions, parse_selector};
+
+use super::Asked;
+use crate::Proxy;
+use crate::error::Error;
+use crate::scatter::{Job, Scattered, Shards, Spread};
+
+/// The routes, relative to `/api/v1`.
+pub(super) fn routes() -> Router<Proxy> {
+    Router::new()
+        .route("/query", get(query::instant).post(query::instant))
+        .route("/query_range", get(query::range).post(query::range))
+        .route("/query_exemplars", get(metadata::exemplars).post(metadata::exemplars))
+        .route("/format_query", get(query::format).post(query::format))
+        .route("/parse_query", get(query::parsed).post(query::parsed))
+        .route("/explain", get(explain::explain).post(explain::explain))
+        .route("/series", get(series::series).post(series::series))
+        .route("/labels", get(series::names).post(series::names))
+        .route("/label/{name}/values", get(series::values))
+        .route("/metadata", get(metadata::metadata))
+        .route("/targets", get(status::targets))
+        .route("/targets/metadata", get(status::empty_list))
+        .route("/scrape_pools", get(status::scrape_pools))
+        .route("/alertmanagers", get(status::alertmanagers))
+        .route("/rules", get(status::rules))
+        .route("/alerts", get(status::alerts))
+        .route("/features", get(status::features))
+        .route("/status/buildinfo", get(status::buildinfo))
+        .route("/status/config", get(status::config))
+        .route("/status/runtimeinfo", get(status::runtimeinfo))
+        .route("/status/tsdb", get(status::tsdb))
+        .route("/status/walreplay", get(status::walreplay))
+        .route("/admin/flush", post(admin::flush))
+        // Everything else, `status/flags` among it: Grafana takes an answer there for another product.
+        .route("/{*rest}", get(unknown).post(unknown))
+}
+
+async fn unknown(uri: Uri) -> Response {
+    super::not_found(uri).await
+}
+
+impl Proxy {
+    /// Runs a fragment over all shards for a lookup.
+    async fn look_up(&self, asked: &Asked, body: FragmentBody) -> Result<Scattered, Error> {
+        let settings = self.settings();
+        let fragment = Fragment {
+            now_ms: asked.now_ms,
+            horizon_ms: settings.horizon_ms(asked.now_ms),
+            limits: settings.limits(),
+            body,
+        };
+        let job = Job {
+            tenant: asked.tenant.clone(),
+            shards: Shards::All,
+            fragment,
+            spread: Spread::Few,
+            deadline: std::time::Instant::now() + settings.query_timeout,
+        };
+        self.scatter().run(&job).await
+    }
+
+    /// What the parser takes.
+    fn parser_options(&self) -> ParserOptions {
+        ParserOptions {
+            experimental_functions: self.settings().config.experimental_functions,
+            ..ParserOptions::default()
+        }
+    }
+}
+
+/// The matchers of all `match[]`.
+fn match_sets(asked: &Asked) -> Result<Vec<Vec<Matcher>>, Error> {
+    let mut sets = Vec::new();
+    for text in asked.params.all("match[]") {
+        let matchers = parse_selector(text).map_err(|error| Error::parameter("match[]", error))?;
+        if matchers.iter().all(Matcher::matches_empty) {
+            return Err(Error::BadData("match[] must contain at least one non-empty matcher".to_owned()));
+        }
+        sets.push(matchers);
+    }
+    Ok(sets)
+}
+
+/// `start` and `end`, unbounded where not given, in milliseconds.
+fn time_range(asked: &Asked) -> Result<(i64, i64), Error> {
+    let start = asked.params.time("start")?.unwrap_or(super::params::MIN_TIME_MS);
+    let end = asked.params.time("end")?.unwrap_or(super::params::MAX_TIME_MS);
+    Ok((start, end))
+}

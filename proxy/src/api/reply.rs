@@ -1,0 +1,122 @@
+//! Answers on their way out: status, headers, envelope.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tricord_model::ShardId;
+use tricord_promql::value::Annotations;
+
+use crate::error::Error;
+use crate::render::{Envelope, error_envelope};
+
+/// Names the shards that an answer lacks.
+const MISSING_HEADER: &str = "x-tricord-missing-shards";
+/// The warning of Prometheus for lists that a limit has cut.
+const TRUNCATED: &str = "results truncated due to limit";
+
+/// A successful answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reply {
+    /// JSON of the envelope's `data`.
+    pub(crate) data: Vec<u8>,
+    /// Notes.
+    pub(crate) annotations: Annotations,
+    /// Shards that had no live replica.
+    pub(crate) missing: Vec<ShardId>,
+}
+
+impl Reply {
+    /// An answer without notes.
+    pub(crate) fn new(data: Vec<u8>) -> Self {
+        Self { data, ..Self::default() }
+    }
+
+    /// An answer from a JSON value.
+    pub(crate) fn json(value: &serde_json::Value) -> Self {
+        Self::new(value.to_string().into_bytes())
+    }
+
+    /// Notes that a limit has cut the answer.
+    pub(crate) fn truncated(mut self, truncated: bool) -> Self {
+        if truncated {
+            self.annotations.warnings.insert(TRUNCATED.to_owned());
+        }
+        self
+    }
+
+    /// Notes which shards the answer lacks; where the asker wants all or nothing, that is an error.
+    pub(crate) fn missing(mut self, missing: Vec<ShardId>, deny: bool) -> Result<Self, Error> {
+        if !missing.is_empty() {
+            if deny {
+                return Err(Error::Unavailable(missing_text(&missing)));
+            }
+            self.annotations.warnings.insert(missing_text(&missing));
+            self.missing = missing;
+        }
+        Ok(self)
+    }
+}
+
+/// How missing shards are named in warnings and errors.
+pub(crate) fn missing_text(missing: &[ShardId]) -> String {
+    let word = if missing.len() == 1 { "shard" } else { "shards" };
+    let verb = if missing.len() == 1 { "has" } else { "have" };
+    format!("partial answer: {word} {} {verb} no live replica", numbers(missing, ", "))
+}
+
+fn numbers(shards: &[ShardId], separator: &str) -> String {
+    shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let envelope = Envelope { warnings: self.annotations.warnings, infos: self.annotations.infos };
+        let mut response = json(StatusCode::OK, envelope.wrap(&self.data));
+        if !self.missing.is_empty() {
+            if let Ok(value) = HeaderValue::from_str(&numbers(&self.missing, ",")) {
+                response.headers_mut().insert(MISSING_HEADER, value);
+            }
+        }
+        response
+    }
+}
+
+/// An error as a response.
+pub(crate) fn respond(error: &Error) -> Response {
+    let status = StatusCode::from_u16(error.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(status, error_envelope(error));
+    if let Error::Overloaded { retry_after, .. } = error {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+    }
+    response
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        respond(&self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_shards_are_named_or_denied() {
+        let missing = vec![ShardId(3), ShardId(17)];
+        let text = "partial answer: shards 3, 17 have no live replica";
+        let reply = Reply::new(b"[]".to_vec()).missing(missing.clone(), false).unwrap();
+        assert!(reply.annotations.warnings.contains(text));
+        assert_eq!(reply.into_response().headers()[MISSING_HEADER], "3,17");
+        let error = Reply::default().missing(missing, true).unwrap_err();
+        assert_eq!((error.kind().status(), error.to_string()), (503, text.to_owned()));
+        assert_eq!(missing_text(&[ShardId(1)]), "partial answer: shard 1 has no live replica");
+    }
+}

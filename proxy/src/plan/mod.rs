@@ -1,0 +1,5 @@
+//! From a query to fragments. Pure: no clock, no network.
+
+pub mod explain;
+pub mod promql;
+pub mod pushdown;

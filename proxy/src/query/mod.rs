@@ -1,0 +1,276 @@
+//! Runs a PromQL query: plan, scatter the parts, merge them, evaluate the rest.
+
+mod fetched;
+mod gate;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use futures::future::try_join_all;
+use tricord_fragment::{Fragment, FragmentBody, FragmentStats, LabelQuery};
+use tricord_model::{ShardId, Tenant};
+use tricord_promql::ast::Expr;
+use tricord_promql::eval::{EvalError, EvalOptions, EvalStats, Evaluated, evaluate};
+use tricord_promql::value::{Annotations, Grid, QueryValue};
+
+use crate::config::Settings;
+use crate::error::Error;
+use crate::merge;
+use crate::merge::promql::Columns;
+use crate::metrics::Metrics;
+use crate::plan::promql::{Plan, plan};
+use crate::plan::pushdown;
+use crate::scatter::{CallReport, Job, Scatter, Scattered, Shards, Spread};
+
+use fetched::{Fetched, Wanted};
+pub(crate) use gate::Gate;
+
+/// A query to answer.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Whose data.
+    pub tenant: Tenant,
+    /// What.
+    pub expr: Expr,
+    /// The evaluation times.
+    pub grid: Grid,
+    /// How far instant selectors look back, in milliseconds; `None` takes the setting.
+    pub lookback_ms: Option<i64>,
+    /// The time of asking, in milliseconds.
+    pub now_ms: i64,
+    /// When the asker gives up.
+    pub deadline: Instant,
+}
+
+/// What a part of the plan took.
+#[derive(Clone, Debug, Default)]
+pub struct PartReport {
+    /// Who did what.
+    pub calls: Vec<CallReport>,
+    /// Series or groups after merging.
+    pub columns: usize,
+}
+
+/// An answered query.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The value.
+    pub value: QueryValue,
+    /// Notes of data nodes and of the evaluation here.
+    pub annotations: Annotations,
+    /// Shards without a live replica, ascending.
+    pub missing: Vec<ShardId>,
+    /// The plan.
+    pub plan: Plan,
+    /// What each part took, by the plan's ids.
+    pub parts: Vec<PartReport>,
+    /// What reading the selectors left at the proxy took.
+    pub raw: Vec<CallReport>,
+    /// All fragments' costs together.
+    pub stats: FragmentStats,
+    /// What the evaluation here took.
+    pub evaluation: EvalStats,
+}
+
+/// How often the rest may ask for further samples: what `info` selects depends on what it has read.
+const MAX_ROUNDS: usize = 4;
+
+/// Answers queries.
+pub(crate) struct Engine {
+    pub(crate) scatter: Scatter,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) gate: Gate,
+    pub(crate) metrics: Metrics,
+}
+
+/// Sets the flag when the asker goes away.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// Answers a query. Dropping the future cancels it everywhere.
+    pub(crate) async fn answer(&self, question: &Question) -> Result<Answer, Error> {
+        let _turn = self.gate.enter(question.deadline).await?;
+        let cancelled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+        let options = self.options(question, &cancelled.0);
+        let plan = plan(&question.expr, question.grid, &options)?;
+        let runs =
+            plan.parts.iter().map(|part| self.run(question, FragmentBody::Promql(part.fragment.clone())));
+        let mut scattered = try_join_all(runs).await?;
+        let mut answer = Answer {
+            value: QueryValue::Vector(vec![]),
+            annotations: Annotations::default(),
+            missing: vec![],
+            parts: vec![],
+            raw: vec![],
+            stats: FragmentStats::default(),
+            evaluation: EvalStats::default(),
+            plan,
+        };
+        for one in &mut scattered {
+            answer.take_costs(one);
+            let report = PartReport { calls: std::mem::take(&mut one.calls), columns: 0 };
+            answer.parts.push(report);
+        }
+        answer.refuse_absence(&question.expr)?;
+        let columns = self.merge(&mut answer, scattered).await?;
+        self.evaluate(question, options, Arc::new(columns), &mut answer).await?;
+        self.metrics.samples.inc_by(answer.stats.samples);
+        Ok(answer)
+    }
+
+    fn options(&self, question: &Question, cancelled: &Arc<AtomicBool>) -> EvalOptions {
+        let config = &self.settings.config;
+        EvalOptions {
+            lookback_ms: question.lookback_ms.unwrap_or(self.settings.lookback_ms),
+            delayed_name_removal: config.delayed_name_removal,
+            start_timestamps: config.start_timestamps,
+            max_samples: config.max_samples,
+            default_subquery_step_ms: self.settings.default_subquery_step_ms,
+            cancelled: Some(cancelled.clone()),
+            ..EvalOptions::new(question.grid)
+        }
+    }
+
+    async fn run(&self, question: &Question, body: FragmentBody) -> Result<Scattered, Error> {
+        if matches!(&body, FragmentBody::Promql(promql) if promql.grid.steps() == 0) {
+            return Ok(Scattered::default());
+        }
+        let fragment = Fragment {
+            now_ms: question.now_ms,
+            horizon_ms: self.settings.horizon_ms(question.now_ms),
+            limits: self.settings.limits(),
+            body,
+        };
+        let job = Job {
+            tenant: question.tenant.clone(),
+            shards: Shards::All,
+            fragment,
+            spread: Spread::Even,
+            deadline: question.deadline,
+        };
+        self.scatter.run(&job).await
+    }
+
+    /// The parts' columns, merged off the async threads.
+    async fn merge(&self, answer: &mut Answer, scattered: Vec<Scattered>) -> Result<Columns, Error> {
+        if answer.stats.samples > self.settings.config.max_samples {
+            return Err(too_many_samples(self.settings.config.max_samples));
+        }
+        let parts = answer.plan.parts.clone();
+        let merged = tricord_runtime::blocking(move || {
+            let mut columns = Columns::default();
+            let mut annotations = Annotations::default();
+            for (part, scattered) in parts.iter().zip(scattered) {
+                columns.push(merge::promql::columns(part, scattered.partials, &mut annotations)?);
+            }
+            Ok::<_, Error>((columns, annotations))
+        });
+        let (columns, annotations) = merged.await?;
+        answer.annotations.merge(annotations);
+        for (report, merged) in answer.parts.iter_mut().zip(columns.sizes()) {
+            report.columns = merged;
+        }
+        Ok(columns)
+    }
+
+    /// Evaluates the rest, fetching raw samples for selectors that it names until it has all it asks for.
+    async fn evaluate(
+        &self,
+        question: &Question,
+        options: EvalOptions,
+        columns: Arc<Columns>,
+        answer: &mut Answer,
+    ) -> Result<(), Error> {
+        let (rest, grid) = (Arc::new(answer.plan.rest.clone()), question.grid);
+        let options = Arc::new(options);
+        let mut fetched = Arc::new(Fetched::default());
+        for _ in 0..MAX_ROUNDS {
+            let work = (rest.clone(), options.clone(), columns.clone(), fetched.clone());
+            let evaluating = tricord_runtime::blocking(move || {
+                let (rest, options, columns, fetched) = work;
+                let result: Result<Evaluated, EvalError> =
+                    evaluate(&rest, grid, &*fetched, &*columns, &options);
+                (result, fetched.take_wanted())
+            });
+            let left = question.deadline.saturating_duration_since(Instant::now());
+            let (result, wanted) =
+                tokio::time::timeout(left, evaluating).await.map_err(|_| crate::scatter::timed_out())?;
+            if wanted.is_empty() {
+                let evaluated = result?;
+                answer.value = evaluated.value;
+                answer.annotations.merge(evaluated.annotations);
+                answer.evaluation = evaluated.stats;
+                return Ok(());
+            }
+            let mut more = Fetched::clone(&fetched);
+            self.fetch(question, wanted, &mut more, answer).await?;
+            fetched = Arc::new(more);
+        }
+        Err(Error::Internal("the query's selectors kept changing while it was evaluated".to_owned()))
+    }
+
+    /// Raw samples of selectors.
+    async fn fetch(
+        &self,
+        question: &Question,
+        wanted: Vec<Wanted>,
+        fetched: &mut Fetched,
+        answer: &mut Answer,
+    ) -> Result<(), Error> {
+        let runs = wanted.iter().map(|wanted| {
+            let query = LabelQuery {
+                matchers: vec![wanted.matchers.clone()],
+                start_ms: wanted.after_ms.saturating_add(1),
+                end_ms: wanted.until_ms,
+                limit: 0,
+            };
+            self.run(question, FragmentBody::Raw(query))
+        });
+        let scattered = try_join_all(runs).await?;
+        for (wanted, mut one) in wanted.into_iter().zip(scattered) {
+            answer.take_costs(&mut one);
+            answer.refuse_absence(&question.expr)?;
+            answer.raw.append(&mut one.calls);
+            fetched.put(wanted, merge::lists::raw(one.partials)?);
+        }
+        if answer.stats.samples > self.settings.config.max_samples {
+            return Err(too_many_samples(self.settings.config.max_samples));
+        }
+        Ok(())
+    }
+}
+
+impl Answer {
+    /// Takes costs and missing shards of a scattered fragment.
+    fn take_costs(&mut self, scattered: &mut Scattered) {
+        for call in &scattered.calls {
+            self.stats.add(&call.stats);
+        }
+        self.missing.append(&mut scattered.missing);
+        self.missing.sort_unstable();
+        self.missing.dedup();
+    }
+
+    /// With shards missing, absence cannot be told: better no answer than an alert because a node is down.
+    fn refuse_absence(&self, expr: &Expr) -> Result<(), Error> {
+        if self.missing.is_empty() || !pushdown::tells_absence(expr) {
+            return Ok(());
+        }
+        let text = format!("absence cannot be told: {}", crate::api::missing_text(&self.missing));
+        Err(Error::Unavailable(text))
+    }
+}
+
+fn too_many_samples(limit: u64) -> Error {
+    Error::Execution(format!(
+        "query processing would load too many samples into memory in query execution: more than {limit}; ask for \
+         fewer series or a shorter range, or raise the proxy's max_samples"
+    ))
+}

@@ -1,0 +1,161 @@
+//! Requests as Grafana and other clients send them.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use serde_json::json;
+
+use super::cluster::{FakeCluster, escaped, example};
+
+fn cluster() -> FakeCluster {
+    FakeCluster::new(&example(), 7, 3, 2)
+}
+
+#[tokio::test]
+async fn save_and_test_of_grafana_passes() {
+    let cluster = cluster();
+    let (status, body) = cluster.post("/api/v1/query", "query=1%2B1&time=4").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body["data"], json!({"resultType": "scalar", "result": [4, "2"]}));
+    let (_, body) = cluster.get("/api/v1/status/buildinfo").await;
+    assert!(body["data"]["version"].as_str().unwrap().starts_with("3."));
+    assert!(body["data"].get("features").is_none() && body["data"].get("application").is_none());
+    let (status, body) = cluster.get("/api/v1/status/flags").await;
+    assert_eq!((status, &body["errorType"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+    // The exemplar probe has milliseconds where seconds belong.
+    let probe = "query=test&start=1763500000000&end=1763503600000";
+    let (status, body) = cluster.post("/api/v1/query_exemplars", probe).await;
+    assert_eq!((status, &body["data"]), (StatusCode::OK, &json!([])));
+}
+
+#[tokio::test]
+async fn both_prefixes_and_both_methods_answer() {
+    let cluster = cluster();
+    let (_, by_get) = cluster.get("/api/v1/query_range?query=sum(up)&start=100&end=200&step=50").await;
+    let form = "query=sum%28up%29&start=100&end=200&step=50s";
+    let (_, by_post) = cluster.post("/prometheus/api/v1/query_range", form).await;
+    assert_eq!(by_get, by_post);
+    assert_eq!(by_get["data"]["result"][0]["values"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn labels_series_and_values_are_listed() {
+    let cluster = cluster();
+    let (_, body) = cluster.get("/api/v1/labels").await;
+    assert_eq!(body["data"], json!(["__name__", "code", "instance", "job", "le", "sign"]));
+    let (_, body) = cluster.get("/api/v1/label/job/values").await;
+    assert_eq!(body["data"], json!(["job-0", "job-1", "job-2"]));
+    let (_, body) = cluster.get("/api/v1/label/U__sign/values?match[]=huge").await;
+    assert_eq!(body["data"], json!(["minus", "plus"]));
+    let (_, body) = cluster.get("/api/v1/series?match[]=limits&limit=2").await;
+    assert_eq!(body["data"].as_array().unwrap().len(), 2);
+    assert_eq!(body["warnings"], json!(["results truncated due to limit"]));
+    let (_, body) = cluster.get("/api/v1/query?query=limits&time=100&limit=1").await;
+    assert_eq!(body["data"]["result"].as_array().unwrap().len(), 1);
+    assert_eq!(body["warnings"], json!(["results truncated due to limit"]));
+}
+
+#[tokio::test]
+async fn mistakes_are_told_in_prometheus_words() {
+    let cluster = cluster();
+    let many = "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)";
+    for (path, error) in [
+        ("query?query=up&time=x", "invalid parameter \"time\": cannot parse \"x\" to a valid timestamp"),
+        (
+            "query_range?query=up&start=0&end=1&step=0",
+            "invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer",
+        ),
+        (
+            "query_range?query=up&start=2&end=1&step=1",
+            "invalid parameter \"end\": end timestamp must not be before start time",
+        ),
+        ("query_range?query=up&start=0&end=11001&step=1", many),
+        (
+            "query_range?query=up[1m]&start=0&end=1&step=1",
+            "invalid parameter \"query\": invalid expression type \"range vector\" for range query, must be Scalar or instant Vector",
+        ),
+        ("series", "no match[] parameter provided"),
+        ("labels?match[]={a=~\".*\"}", "match[] must contain at least one non-empty matcher"),
+        ("query?query=up&limit=-1", "invalid parameter \"limit\": limit must be non-negative"),
+    ] {
+        let path = path.replace('{', "%7B").replace('}', "%7D").replace('"', "%22");
+        let (status, body) = cluster.get(&format!("/api/v1/{path}")).await;
+        assert_eq!((status, &body["errorType"]), (StatusCode::BAD_REQUEST, &json!("bad_data")), "{path}");
+        assert_eq!(body["error"], json!(error));
+    }
+    let (_, body) = cluster.get(&format!("/api/v1/query?query={}", escaped("sum(up"))).await;
+    assert!(
+        body["error"].as_str().unwrap().starts_with("invalid parameter \"query\": 1:7: parse error: "),
+        "{body}"
+    );
+    let (status, body) =
+        cluster.get(&format!("/api/v1/query?time=400&query={}", escaped("up * on (job) up"))).await;
+    assert_eq!((status, &body["errorType"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("execution")));
+}
+
+#[tokio::test]
+async fn a_tenant_must_have_a_valid_name() {
+    let request = Request::get("/api/v1/labels").header("X-Scope-OrgID", "a/b").body(Body::empty()).unwrap();
+    let (status, _, body) = cluster().send(request).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{}", String::from_utf8_lossy(&body));
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_those_who_take_it() {
+    let path = "/api/v1/query_range?query=requests_total&start=0&end=600&step=5";
+    let request = Request::get(path).header("Accept-Encoding", "gzip").body(Body::empty()).unwrap();
+    let (status, headers, body) = cluster().send(request).await;
+    assert_eq!((status, headers["content-encoding"].to_str().unwrap()), (StatusCode::OK, "gzip"));
+    assert_eq!(&body[..2], [0x1f, 0x8b]);
+}
+
+#[tokio::test]
+async fn explain_tells_what_ran_where() {
+    let cluster = cluster();
+    let path =
+        format!("/api/v1/explain?time=400&query={}", escaped("sum by (job) (rate(requests_total[1m])) > 1"));
+    let (_, body) = cluster.get(&path).await;
+    let data = &body["data"];
+    assert_eq!(data["proxy"], json!("<part 0> > 1"));
+    assert_eq!(data["parts"][0]["pushed"], json!("sum by (job) of rate(requests_total[1m])"));
+    let shards: usize = data["parts"][0]["ran"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["shards"].as_array().unwrap().len())
+        .sum();
+    assert_eq!(shards, 7);
+    assert_eq!(data["totals"]["samples"], json!(24 * 4));
+}
+
+#[tokio::test]
+async fn texts_are_formatted_and_parsed() {
+    let cluster = cluster();
+    let (_, body) = cluster.get("/api/v1/format_query?query=sum(up)by(job)").await;
+    assert_eq!(body["data"], json!("sum by (job) (up)"));
+    let (_, body) = cluster.get("/api/v1/parse_query?query=up").await;
+    assert_eq!(body["data"]["type"], json!("vectorSelector"));
+}
+
+#[tokio::test]
+async fn lists_without_content_are_empty_and_flush_reaches_every_node() {
+    let cluster = cluster();
+    for path in [
+        "rules",
+        "alerts",
+        "targets",
+        "targets/metadata",
+        "scrape_pools",
+        "alertmanagers",
+        "metadata",
+        "features",
+        "status/config",
+        "status/runtimeinfo",
+        "status/tsdb",
+        "status/walreplay",
+    ] {
+        let (status, body) = cluster.get(&format!("/api/v1/{path}")).await;
+        assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("success")), "{path}");
+    }
+    let (_, body) = cluster.post("/api/v1/admin/flush", "").await;
+    assert_eq!(body["data"], json!({"nodes": 3, "windows": 6, "bytes": 30}));
+}

@@ -1,0 +1,6 @@
+//! The proxy over a cluster of fake data nodes in this process: whole requests in, whole answers out.
+
+mod answers;
+mod api;
+mod cluster;
+mod failures;
