@@ -1,0 +1,44 @@
+# One cargo profile (release) and one target folder for run, test and lint: RocksDB's C++ is compiled once per profile
+# and takes most of a cold build. The folder lies outside the checkout, so a fresh clone finds a warm one.
+
+TRICORD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tricord
+CARGO_TARGET_DIR ?= $(TRICORD_CACHE)/target
+export TRICORD_CACHE CARGO_TARGET_DIR
+
+TRICORD = $(CARGO_TARGET_DIR)/release/tricord
+VENV = $(TRICORD_CACHE)/venv
+ARGS ?=
+
+.PHONY: help run build test lint fmt deploy-check deps test-deps clean-data
+
+help: ## shows this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## installs what is missing, builds, starts tricord (ARGS="--retention 7d" are passed on)
+	exec $(TRICORD) $(ARGS)
+
+build: deps ## builds the release binary
+	@scripts/first-build.sh
+	cargo build --release --locked --bin tricord
+
+test: test-deps ## all tests: units, upstream PromQL cases where their folder is there, real processes, manifests
+	@scripts/first-build.sh
+	PATH="$(VENV)/bin:$$PATH" TRICORD_VENV="$(VENV)" cargo test --release --locked --workspace
+	@if [ -x deploy/check.sh ]; then deploy/check.sh; fi
+
+lint: deps ## formatting and clippy, with warnings as errors
+	@scripts/first-build.sh
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+fmt: ## formats the code
+	cargo fmt --all
+
+deps:
+	@scripts/install-deps.sh build
+
+test-deps:
+	@scripts/install-deps.sh build test
+
+clean-data: ## removes ./tricord-data
+	rm -rf tricord-data
