@@ -5,7 +5,7 @@ use tricord_model::Matcher;
 use tricord_promql::ast::{AggregateOp, Grouping};
 use tricord_promql::value::Grid;
 
-use crate::trace::{SearchQuery, TraceById};
+use crate::trace::{Condition, Field, SearchQuery, TraceById};
 use crate::{Error, QueryLimits};
 
 /// The version that this build writes. Fields may be added with a default under the same version; anything else
@@ -71,6 +71,26 @@ pub enum FragmentBody {
         start_ns: u64,
         /// Spans that start no later, in nanoseconds.
         end_ns: u64,
+    },
+    /// Attribute names of spans. Answered by `Names`, each a scope (`resource`, `span`, …), a zero byte and the name.
+    SpanTags {
+        /// Spans that start no earlier, in nanoseconds.
+        start_ns: u64,
+        /// Spans that start no later, in nanoseconds; 0 for no bound.
+        end_ns: u64,
+    },
+    /// Values of one field of spans. Answered by `Names`, each a type (`string`, `int`, …), a zero byte and the value.
+    SpanTagValues {
+        /// The field.
+        field: Field,
+        /// Only of spans for which all of these hold.
+        conditions: Vec<Condition>,
+        /// Spans that start no earlier, in nanoseconds.
+        start_ns: u64,
+        /// Spans that start no later, in nanoseconds; 0 for no bound.
+        end_ns: u64,
+        /// At most this many values.
+        limit: u64,
     },
 }
 

@@ -88,7 +88,7 @@ impl Partial {
         Self { annotations: Annotations::default(), stats: FragmentStats::default(), truncated: false, body }
     }
 
-    /// The partial as bytes: version, whether compressed, then the body.
+    /// The partial as bytes: version, whether compressed (then the body's size), and the body.
     ///
     /// # Errors
     /// [`Error::Encoding`] when compression fails.
@@ -100,6 +100,7 @@ impl Partial {
         let compress = body.len() >= COMPRESS_FROM_BYTES;
         let mut bytes = vec![PARTIAL_VERSION, u8::from(compress)];
         if compress {
+            Writer::new(&mut bytes).u64(body.len() as u64);
             bytes.extend(zstd::bulk::compress(&body, 1).map_err(|error| encoding(&error))?);
         } else {
             bytes.extend(body);
@@ -116,11 +117,7 @@ impl Partial {
         let body = match bytes {
             [PARTIAL_VERSION, 0, body @ ..] => body,
             [PARTIAL_VERSION, 1, packed @ ..] => {
-                let size = zstd::bulk::Decompressor::upper_bound(packed).unwrap_or(usize::MAX);
-                if size > MAX_INFLATED_BYTES {
-                    return Err(encoding(&"it inflates beyond its bound"));
-                }
-                inflated = zstd::bulk::decompress(packed, size).map_err(|error| encoding(&error))?;
+                inflated = inflate(&mut Reader::new(packed))?;
                 &inflated
             }
             [PARTIAL_VERSION, ..] | [] => return Err(encoding(&"its header is malformed")),
@@ -130,6 +127,14 @@ impl Partial {
         let (annotations, stats, truncated) = unpack(input.bytes().map_err(|error| encoding(&error))?)?;
         Ok(Self { annotations, stats, truncated, body: PartialBody::decode(&mut input)? })
     }
+}
+
+fn inflate(packed: &mut Reader<'_>) -> Result<Vec<u8>, Error> {
+    let size = usize::try_from(packed.u64()?).unwrap_or(usize::MAX);
+    if size > MAX_INFLATED_BYTES {
+        return Err(encoding(&"it inflates beyond its bound"));
+    }
+    zstd::bulk::decompress(packed.rest(), size).map_err(|error| encoding(&error))
 }
 
 impl PartialBody {

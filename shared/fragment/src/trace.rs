@@ -30,6 +30,9 @@ pub struct SearchQuery {
     pub limit: u32,
     /// How many matched spans to return per trace.
     pub spans_per_trace: u32,
+    /// What to return of matched spans beside the fields of the conditions.
+    #[serde(default)]
+    pub select: Vec<Field>,
 }
 
 /// Where a condition looks for its value.
@@ -56,6 +59,29 @@ pub enum Field {
     Span(String),
     /// An attribute of the resource.
     Resource(String),
+    /// An attribute of the instrumentation scope.
+    Scope(String),
+    /// An attribute of one of the span's events.
+    Event(String),
+    /// An attribute of one of the span's links.
+    Link(String),
+    /// An attribute of the span, its resource, scope, events or links, or one that Jaeger derives of the span's other
+    /// fields (`error`, `span.kind`, …). Values compare as texts, as Jaeger's users write them.
+    Anywhere(String),
+    /// The message of the span's status.
+    StatusMessage,
+    /// The name of the instrumentation scope.
+    ScopeName,
+    /// The version of the instrumentation scope.
+    ScopeVersion,
+    /// The name of one of the span's events.
+    EventName,
+    /// The trace's id, as 32 hex digits.
+    TraceId,
+    /// The span's id, as 16 hex digits.
+    SpanId,
+    /// The parent span's id, as 16 hex digits; a root span has none.
+    ParentId,
 }
 
 /// How a condition compares.
@@ -80,6 +106,8 @@ pub enum Comparison {
     NotRegex,
     /// `!= nil`
     Exists,
+    /// `= nil`
+    NotExists,
 }
 
 /// What a condition compares with.
@@ -94,7 +122,7 @@ pub enum Operand {
     Float(f64),
     /// A truth value.
     Bool(bool),
-    /// Nothing, for `Exists`.
+    /// Nothing, for `Exists` and `NotExists`.
     Nil,
 }
 
