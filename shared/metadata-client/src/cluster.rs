@@ -226,12 +226,7 @@ impl Cluster {
         let Some(members) = &self.0.members else {
             return self.register_fixed(identity, address);
         };
-        let request = pb::RegisterRequest {
-            node: identity.node_id.0,
-            cluster_id: identity.cluster_id.clone(),
-            token: identity.token.clone(),
-            address: Some(address.clone()),
-        };
+        let request = identity.register_request(address);
         let answer = members.call(limit, |member| {
             let request = request.clone();
             async move { member.register(request).await }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tricord_wire::Error;
 use tricord_wire::proto::metadata as pb;
+use tricord_wire::{Error, ErrorKind};
 
 use crate::identity::Identity;
 use crate::members::Members;
@@ -139,6 +139,13 @@ impl Sender {
             disk_free_bytes: report.disk_free_bytes,
             leaving,
         };
-        member.heartbeat(request).await
+        match member.heartbeat(request).await {
+            // Forgotten while it was away: the same identity is let in again.
+            Err(error) if error.kind == ErrorKind::NotFound && !leaving => {
+                member.register(self.identity.register_request(&self.address)).await?;
+                Err(Error::new(ErrorKind::Unavailable, "registered again, the next heartbeat counts"))
+            }
+            answer => answer,
+        }
     }
 }

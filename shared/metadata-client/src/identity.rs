@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tricord_model::NodeId;
+use tricord_wire::proto::metadata::{NodeAddress, RegisterRequest};
 
 const FILE: &str = "identity.json";
 
@@ -57,6 +58,16 @@ impl Identity {
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.node_id.0 != 0
+    }
+
+    /// The registration of a process at an address.
+    pub(crate) fn register_request(&self, address: &NodeAddress) -> RegisterRequest {
+        RegisterRequest {
+            node: self.node_id.0,
+            cluster_id: self.cluster_id.clone(),
+            token: self.token.clone(),
+            address: Some(address.clone()),
+        }
     }
 
     /// Reads the identity of a data directory; `None` when it has none yet.

@@ -1,0 +1,190 @@
+//! What the leading member does on its own: decides who lives, and moves the shard map towards what it should be.
+//!
+//! [`Watchman`] is the decision, a plain value that is told the time; the loop around it puts its commands through Raft.
+//! Ages are counted on this member's monotonic clock, and begin anew whenever it begins to lead or was itself asleep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tricord_model::NodeId;
+use tricord_wire::proto::metadata::HeartbeatRequest;
+
+use crate::config::Config;
+use crate::placement::{self, Facts};
+use crate::state::{Change, Command, State};
+
+/// At most one move per this time evens out load.
+const MOVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When a node was last heard, and what it said.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) at: Instant,
+    pub(crate) said: HeartbeatRequest,
+}
+
+/// What the leader remembers; nothing of it is agreed on.
+pub(crate) struct Watchman {
+    lease: Duration,
+    gone_after: Duration,
+    settle: Duration,
+    calm_after: Duration,
+    /// The term in which this member leads.
+    term: Option<u64>,
+    looked: Instant,
+    heard: BTreeMap<NodeId, Heard>,
+    dead_since: BTreeMap<NodeId, Instant>,
+    data_nodes: BTreeSet<NodeId>,
+    /// When the last new data node arrived.
+    arrived: Instant,
+    /// The newest version of the map that was seen, and when it changed last.
+    version: u64,
+    changed: Instant,
+    moved: Option<Instant>,
+}
+
+impl Watchman {
+    pub(crate) fn new(config: &Config, now: Instant) -> Self {
+        Self {
+            lease: Duration::from_millis(config.node_lease_ms),
+            gone_after: Duration::from_millis(config.node_gone_after_ms),
+            settle: Duration::from_millis(config.settle_ms),
+            calm_after: Duration::from_millis(config.calm_after_ms),
+            term: None,
+            looked: now,
+            heard: BTreeMap::new(),
+            dead_since: BTreeMap::new(),
+            data_nodes: BTreeSet::new(),
+            arrived: now,
+            version: 0,
+            changed: now,
+            moved: None,
+        }
+    }
+
+    /// Notes a heartbeat or a registration.
+    pub(crate) fn hear(&mut self, node: NodeId, said: HeartbeatRequest, now: Instant) {
+        self.heard.insert(node, Heard { at: now, said });
+    }
+
+    /// What was last heard of each node.
+    pub(crate) fn heard(&self) -> &BTreeMap<NodeId, Heard> {
+        &self.heard
+    }
+
+    /// This member does not lead.
+    pub(crate) fn rest(&mut self) {
+        if self.term.take().is_some() {
+            self.heard.clear();
+            self.dead_since.clear();
+        }
+    }
+
+    /// The next commands, in order. To be asked again soon after they are applied, and every few milliseconds.
+    pub(crate) fn look(&mut self, state: &State, term: u64, now: Instant) -> Vec<Command> {
+        // A leader that was stopped or starved has missed heartbeats that were sent: nobody is dead for that.
+        let asleep = now.duration_since(self.looked) > self.lease / 2;
+        self.looked = now;
+        if self.term != Some(term) || asleep {
+            self.begin(state, term, now);
+        }
+        self.note_arrivals(state, now);
+        if state.version != self.version {
+            self.version = state.version;
+            self.changed = now;
+        }
+        let liveness = self.liveness(state, now);
+        if !liveness.is_empty() {
+            return vec![Command::Liveness(liveness)];
+        }
+        let forgotten = self.forgotten(state, now);
+        if !forgotten.is_empty() {
+            return vec![Command::Forget(forgotten)];
+        }
+        self.plan(state, now)
+    }
+
+    fn begin(&mut self, state: &State, term: u64, now: Instant) {
+        if self.term != Some(term) {
+            self.dead_since.clear();
+            self.arrived = now;
+            self.changed = now;
+        }
+        self.term = Some(term);
+        for id in state.nodes.keys().filter(|id| state.is_alive(**id)) {
+            let unheard = || Heard { at: now, said: HeartbeatRequest { node: id.0, ..Default::default() } };
+            let heard = self.heard.entry(*id).or_insert_with(unheard);
+            heard.at = now;
+        }
+    }
+
+    fn note_arrivals(&mut self, state: &State, now: Instant) {
+        let data_nodes: BTreeSet<NodeId> = state.data_nodes().map(|node| node.id).collect();
+        if !data_nodes.is_subset(&self.data_nodes) {
+            self.arrived = now;
+        }
+        self.data_nodes = data_nodes;
+    }
+
+    fn liveness(&mut self, state: &State, now: Instant) -> Vec<(NodeId, bool)> {
+        let mut changes = Vec::new();
+        for (id, node) in &state.nodes {
+            let heard = self.heard.get(id);
+            let lives =
+                heard.is_some_and(|heard| !heard.said.leaving && now.duration_since(heard.at) <= self.lease);
+            if lives {
+                self.dead_since.remove(id);
+            } else {
+                self.dead_since.entry(*id).or_insert(now);
+            }
+            if lives != node.info.alive {
+                changes.push((*id, lives));
+            }
+        }
+        self.dead_since.retain(|id, _| state.nodes.contains_key(id));
+        self.heard.retain(|id, _| state.nodes.contains_key(id));
+        changes
+    }
+
+    fn gone(&self, now: Instant) -> BTreeSet<NodeId> {
+        let gone = self.dead_since.iter().filter(|(_, since)| now.duration_since(**since) >= self.gone_after);
+        gone.map(|(id, _)| *id).collect()
+    }
+
+    /// Processes that are gone and hold nothing: they come back as new or by their identity, both are fine.
+    fn forgotten(&self, state: &State, now: Instant) -> Vec<NodeId> {
+        self.gone(now).into_iter().filter(|id| state.copies_on(*id) == 0).collect()
+    }
+
+    fn plan(&mut self, state: &State, now: Instant) -> Vec<Command> {
+        let enough = state.data_nodes().count() >= state.replicas as usize;
+        // Fewer nodes than copies: the missing ones get more time to arrive.
+        let settle = if enough { self.settle } else { self.settle * 5 };
+        let rested = self.moved.is_none_or(|moved| now.duration_since(moved) >= MOVE_INTERVAL);
+        let facts = Facts {
+            gone: self.gone(now),
+            settled: now.duration_since(self.arrived) >= settle,
+            calm: rested && now.duration_since(self.changed) >= self.calm_after,
+        };
+        let changes = placement::plan(state, &facts);
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        if facts.calm && is_move(state, &changes) {
+            self.moved = Some(now);
+            // The move's own change of the map does not end the calm.
+            self.version = state.version + 1;
+        }
+        vec![Command::Plan(changes)]
+    }
+}
+
+/// Whether a plan is one change of a primary among the same copies.
+fn is_move(state: &State, changes: &[Change]) -> bool {
+    let [Change::Configure { config, .. }] = changes else { return false };
+    let current = state.shards.get(config.shard.0 as usize);
+    current.is_some_and(|current| current.in_sync == config.in_sync && current.joining == config.joining)
+}
+
+#[cfg(test)]
+mod tests;
