@@ -113,3 +113,6 @@ impl Allowance {
         self.limit - self.left
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

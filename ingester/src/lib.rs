@@ -14,6 +14,8 @@ pub mod limits;
 mod metrics;
 pub mod receive;
 pub mod route;
+#[cfg(test)]
+mod testing;
 pub mod translate;
 
 use std::sync::Arc;
