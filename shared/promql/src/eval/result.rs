@@ -101,7 +101,8 @@ pub(super) fn finish(value: QueryValue, expr: &Expr, grid: Grid, delayed: bool) 
 }
 
 /// Whether the expression gives its series an order that an instant query keeps.
-fn has_order(expr: &Expr) -> bool {
+#[must_use]
+pub fn has_order(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => has_order(inner),
         ExprKind::Binary(binary) => has_order(&binary.lhs) || has_order(&binary.rhs),
