@@ -1,0 +1,61 @@
+//! Runs query fragments over a reader: dispatch by kind. Synchronous and without a clock; the service calls it on a
+//! blocking thread, measures it and sends the answer.
+
+mod labels;
+mod promql;
+pub mod trace;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tricord_fragment::{Fragment, FragmentBody, Partial};
+use tricord_model::{ShardId, Tenant};
+pub use tricord_wire::Error;
+use tricord_wire::ErrorKind;
+
+use crate::storage::{Reader, Store};
+
+/// Answers a fragment for some shards of a tenant.
+///
+/// # Errors
+/// `Limit` where the fragment passes one of its limits or its series do not allow the operation, `Invalid` where it
+/// makes no sense, `Cancelled` once the flag is set, and what storage fails with.
+pub fn run(
+    store: &Arc<Store>,
+    tenant: &Tenant,
+    shards: &[ShardId],
+    fragment: &Fragment,
+    cancelled: Arc<AtomicBool>,
+) -> Result<Partial, Error> {
+    let reader = store.reader(shards, tenant, fragment.horizon_ms).with_cancel(cancelled.clone());
+    over(&reader, fragment, &cancelled)
+}
+
+/// Answers a fragment over a reader.
+fn over(reader: &Reader, fragment: &Fragment, cancelled: &Arc<AtomicBool>) -> Result<Partial, Error> {
+    let limits = fragment.limits;
+    match &fragment.body {
+        FragmentBody::Promql(promql) => promql::run(reader, promql, limits, cancelled),
+        FragmentBody::Raw(query) => promql::raw(reader, query, limits),
+        FragmentBody::LabelNames(query) => labels::names(reader, query, limits),
+        FragmentBody::LabelValues { name, query } => labels::values(reader, name, query, limits),
+        FragmentBody::Series(query) => labels::series(reader, query, limits),
+        FragmentBody::Exemplars(query) => labels::exemplars(reader, query, limits),
+        FragmentBody::Metadata { family, limit } => labels::metadata(reader, family, *limit),
+        FragmentBody::Cardinality { top } => labels::cardinality(reader, *top),
+        FragmentBody::TraceById(query) => trace::by_id(reader, query, &limits, cancelled),
+        FragmentBody::TraceSearch(query) => trace::search(reader, query, &limits, cancelled),
+        FragmentBody::Operations { service, start_ns, end_ns } => {
+            trace::operations(reader, service, *start_ns, *end_ns, &limits, cancelled)
+        }
+        FragmentBody::SpanTags { start_ns, end_ns } => trace::tags(reader, *start_ns, *end_ns, &limits, cancelled),
+        FragmentBody::SpanTagValues { field, conditions, start_ns, end_ns, limit } => {
+            trace::tag_values(reader, field, conditions, (*start_ns, *end_ns), *limit, cancelled)
+        }
+    }
+}
+
+/// A request that makes no sense.
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}

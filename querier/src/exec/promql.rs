@@ -1,0 +1,137 @@
+//! PromQL fragments: the engine over the samples of a reader.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tricord_fragment::{AggregateSpec, FragmentStats, LabelQuery, Partial, PartialBody, PromqlFragment, QueryLimits};
+use tricord_model::{Labels, Points};
+use tricord_promql::ast::Pos;
+use tricord_promql::eval::{self, AggregateParam, EvalError, EvalOptions, EvalStats, NoSources, PartialSpec};
+use tricord_promql::parser::{ParserOptions, parse};
+use tricord_promql::storage::{Selection, Storage, StorageError};
+use tricord_promql::value::{Annotations, QueryValue};
+
+use super::Error;
+use crate::storage::Reader;
+
+/// A reader as the engine wants it.
+pub(super) struct Samples<'a> {
+    pub(super) reader: &'a Reader,
+    pub(super) limits: QueryLimits,
+}
+
+impl Storage for Samples<'_> {
+    fn select(&self, selection: &Selection<'_>) -> Result<Vec<(Labels, Points)>, StorageError> {
+        let max_samples = selection.max_samples.min(self.limits.max_samples);
+        let series = self.reader.select(selection.matchers, selection.after_ms, selection.until_ms, max_samples);
+        let series = series.map_err(|error| to_storage_error(&error))?;
+        if series.len() as u64 > self.limits.max_series {
+            return Err(StorageError::Limit(format!(
+                "a selector matches more than {} series on one data node: narrow it, or raise max_series",
+                self.limits.max_series
+            )));
+        }
+        Ok(series)
+    }
+}
+
+fn to_storage_error(error: &crate::storage::Error) -> StorageError {
+    use tricord_wire::ErrorKind as K;
+    match error.kind() {
+        K::Limit => StorageError::Limit(error.to_string()),
+        K::Cancelled => StorageError::Cancelled,
+        _ => StorageError::Failed(error.to_string()),
+    }
+}
+
+/// Runs an expression and, where asked for, folds it into groups.
+pub(super) fn run(
+    reader: &Reader,
+    fragment: &PromqlFragment,
+    limits: QueryLimits,
+    cancelled: &Arc<AtomicBool>,
+) -> Result<Partial, Error> {
+    let expr = parse(&fragment.expr, &ParserOptions::default()).map_err(|error| super::invalid(error.to_string()))?;
+    let options = EvalOptions {
+        lookback_ms: fragment.lookback_ms,
+        delayed_name_removal: fragment.delayed_name_removal,
+        start_timestamps: fragment.start_timestamps,
+        max_samples: limits.max_samples,
+        default_subquery_step_ms: fragment.default_subquery_step_ms,
+        cancelled: Some(cancelled.clone()),
+        ..EvalOptions::new(fragment.query)
+    };
+    let storage = Samples { reader, limits };
+    let (body, annotations, stats) = match &fragment.aggregate {
+        None => columns(eval::evaluate(&expr, fragment.grid, &storage, &NoSources, &options).map_err(|e| failed(&e))?)?,
+        Some(spec) => {
+            let spec = partial_spec(spec);
+            let (groups, annotations, stats) =
+                eval::evaluate_partial(&spec, &expr, fragment.grid, &storage, &NoSources, &options)
+                    .map_err(|error| failed(&error))?;
+            (PartialBody::Groups(groups), annotations, stats)
+        }
+    };
+    let stats = FragmentStats {
+        series: stats.series,
+        samples: stats.samples_read,
+        bytes: reader.bytes_read(),
+        ..FragmentStats::default()
+    };
+    Ok(Partial { annotations, stats, truncated: false, body })
+}
+
+fn columns(evaluated: eval::Evaluated) -> Result<(PartialBody, Annotations, EvalStats), Error> {
+    match evaluated.value {
+        QueryValue::Vector(columns) => Ok((PartialBody::Columns(columns), evaluated.annotations, evaluated.stats)),
+        _ => Err(super::invalid("a fragment's expression must be an instant vector")),
+    }
+}
+
+/// Raw samples of the first alternative of matchers.
+pub(super) fn raw(reader: &Reader, query: &LabelQuery, limits: QueryLimits) -> Result<Partial, Error> {
+    let matchers = match query.matchers.as_slice() {
+        [matchers] => matchers,
+        _ => return Err(super::invalid("raw samples need exactly one set of matchers")),
+    };
+    // The query's start is inclusive, the reader's is not.
+    let series = reader.select(matchers, query.start_ms.saturating_sub(1), query.end_ms, limits.max_samples)?;
+    let samples = series.iter().map(|(_, points)| points.len() as u64).sum();
+    let stats = FragmentStats {
+        series: series.len() as u64,
+        samples,
+        bytes: reader.bytes_read(),
+        ..FragmentStats::default()
+    };
+    Ok(Partial { stats, ..Partial::of(PartialBody::Raw(series)) })
+}
+
+/// The engine's form of an aggregation; positions are those of the proxy's text and not known here.
+fn partial_spec(spec: &AggregateSpec) -> PartialSpec {
+    let param = match spec.param.as_slice() {
+        [] => AggregateParam::None,
+        [value] => AggregateParam::Constant(*value),
+        values => AggregateParam::Steps(values.to_vec()),
+    };
+    PartialSpec {
+        op: spec.op,
+        grouping: spec.grouping.clone(),
+        param,
+        pos: Pos::default(),
+        expr_pos: Pos::default(),
+        param_pos: Pos::default(),
+    }
+}
+
+/// An evaluation's failure in the kinds of the wire.
+fn failed(error: &EvalError) -> Error {
+    use tricord_wire::ErrorKind as K;
+    let kind = match error.kind() {
+        eval::ErrorKind::BadData => K::Invalid,
+        // A property of the data or a limit: the same everywhere, and not to be tried elsewhere.
+        eval::ErrorKind::Execution => K::Limit,
+        eval::ErrorKind::Canceled => K::Cancelled,
+        eval::ErrorKind::Internal => K::Internal,
+    };
+    Error::new(kind, error.to_string())
+}
