@@ -10,8 +10,8 @@ mod error;
 pub mod merge;
 mod metrics;
 pub mod plan;
-mod query;
-mod render;
+pub mod query;
+pub mod render;
 pub mod scatter;
 
 use std::future::Future;

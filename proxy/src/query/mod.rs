@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use tricord_fragment::{Fragment, FragmentBody, FragmentStats, LabelQuery};
 use tricord_model::{ShardId, Tenant};
 use tricord_promql::ast::Expr;
-use tricord_promql::eval::{EvalError, EvalOptions, EvalStats, Evaluated, evaluate};
+use tricord_promql::eval::{EvalError, EvalOptions, EvalStats, Evaluated, evaluate, has_order};
 use tricord_promql::value::{Annotations, Grid, QueryValue};
 
 use crate::config::Settings;
@@ -24,7 +24,7 @@ use crate::plan::pushdown;
 use crate::scatter::{CallReport, Job, Scatter, Scattered, Shards, Spread};
 
 use fetched::{Fetched, Wanted};
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Turn};
 
 /// A query to answer.
 #[derive(Clone, Debug)]
@@ -204,7 +204,7 @@ impl Engine {
                 tokio::time::timeout(left, evaluating).await.map_err(|_| crate::scatter::timed_out())?;
             if wanted.is_empty() {
                 let evaluated = result?;
-                answer.value = evaluated.value;
+                answer.value = in_order(evaluated.value, &question.expr);
                 answer.annotations.merge(evaluated.annotations);
                 answer.evaluation = evaluated.stats;
                 return Ok(());
@@ -265,6 +265,17 @@ impl Answer {
         }
         let text = format!("absence cannot be told: {}", crate::api::missing_text(&self.missing));
         Err(Error::Unavailable(text))
+    }
+}
+
+/// The engine takes every part for ordered; whether the answer is, the whole query tells.
+fn in_order(value: QueryValue, expr: &Expr) -> QueryValue {
+    match value {
+        QueryValue::Vector(mut columns) if !has_order(expr) => {
+            columns.sort_by(|a, b| a.labels.cmp(&b.labels));
+            QueryValue::Vector(columns)
+        }
+        other => other,
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 /// Appends a float without quotes: the shortest decimal text that reads back to the same bits, with an exponent below
 /// 1e-6 and from 1e21 on; `+Inf`, `-Inf`, `NaN`.
-pub fn write_float(out: &mut Vec<u8>, value: f64) {
+pub(super) fn write_float(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         return out.extend_from_slice(b"NaN");
     }
@@ -28,7 +28,7 @@ pub fn write_float(out: &mut Vec<u8>, value: f64) {
 }
 
 /// Appends a time in milliseconds as seconds: `1.5` s is `1.500`, whole seconds have no fraction.
-pub fn write_timestamp(out: &mut Vec<u8>, t_ms: i64) {
+pub(super) fn write_timestamp(out: &mut Vec<u8>, t_ms: i64) {
     if t_ms < 0 {
         out.push(b'-');
     }
