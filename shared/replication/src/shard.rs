@@ -96,6 +96,8 @@ pub struct Boot {
     pub shard: ShardId,
     /// Its last durable entry.
     pub end: Position,
+    /// The last entry that it knows as committed.
+    pub committed: Seq,
     /// The highest epoch that it has stored; 0 for a new replica.
     pub stored_epoch: Epoch,
     /// The time.
@@ -185,7 +187,7 @@ impl Shard {
             stored_epoch: boot.stored_epoch,
             boot_epoch: boot.stored_epoch,
             log: LogIndex::new(boot.end, boot.older),
-            committed: Seq(0),
+            committed: boot.committed.min(boot.end.seq),
             role: Role::Idle,
             foreign_answer_ms: (boot.stored_epoch > Epoch(0)).then_some(boot.now_ms),
             actions: Vec::new(),
@@ -312,7 +314,13 @@ impl Shard {
         self.log.last()
     }
 
-    /// Whether a query under `epoch` may be answered from this replica now.
+    /// The last durable entry.
+    #[must_use]
+    pub fn durable_seq(&self) -> Seq {
+        self.log.durable()
+    }
+
+    /// Whether a query may be answered from this replica now, under the stored epoch.
     #[must_use]
     pub fn may_read(&self, now_ms: u64) -> bool {
         self.view.epoch == self.stored_epoch

@@ -86,6 +86,7 @@ impl Node {
             node: self.id,
             shard: ShardId(0),
             end: self.log.last().map_or(Position::default(), |entry| entry.0),
+            committed: Seq(0),
             stored_epoch: self.stored_epoch,
             now_ms: now_ms + self.offset_ms,
             older: Box::new(Disk(self.log.iter().map(|entry| entry.0).collect())),

@@ -1,0 +1,173 @@
+//! The data node's settings. Reading them from files, flags and the environment is the root package's business.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tricord_replication::Timing;
+
+use crate::Error;
+use crate::storage::{FsyncMode, StoreConfig};
+
+/// How a data node works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where shards and the node's identity lie; made where missing.
+    pub data_dir: PathBuf,
+    /// How long samples and spans are kept: a number and one of s, m, h, d, w, y, as in `30d`. `0` keeps everything.
+    pub retention: String,
+    /// When log entries reach the disk: `always` (before they are acknowledged) or `interval` (every
+    /// `fsync_interval_ms`; a crash of the machine may lose that much).
+    pub fsync: Fsync,
+    /// The interval of `fsync: interval`, in milliseconds.
+    pub fsync_interval_ms: u64,
+    /// The bound for data not yet written out, in bytes. 0 takes a quarter of the machine's memory.
+    pub memory_limit_bytes: u64,
+    /// RocksDB's block cache, in bytes. 0 takes a sixteenth of the machine's memory.
+    pub block_cache_bytes: u64,
+    /// This node's failure domain: copies of a shard are spread over zones. May be empty.
+    pub zone: String,
+    /// How long a primary may serve after its followers last answered, in milliseconds.
+    pub lease_ms: u64,
+    /// How long a new primary waits for older leases to end, in milliseconds; longer than `lease_ms` by what clocks may
+    /// drift apart meanwhile.
+    pub grace_ms: u64,
+    /// After how long without an answer a follower is taken out of the in-sync set, in milliseconds.
+    pub follower_timeout_ms: u64,
+    /// How long a write may take when its caller names no limit, in milliseconds.
+    pub write_timeout_ms: u64,
+    /// Writes being worked on at once; more are told to come back.
+    pub max_concurrent_writes: usize,
+    /// Query fragments run at once.
+    pub max_concurrent_queries: usize,
+    /// Query fragments that may wait; more are told to come back.
+    pub max_queued_queries: usize,
+}
+
+/// When log entries reach the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fsync {
+    /// Before they are acknowledged.
+    Always,
+    /// Every so often.
+    Interval,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let timing = Timing::default();
+        Self {
+            data_dir: PathBuf::from("./tricord-data"),
+            retention: "30d".to_owned(),
+            fsync: Fsync::Always,
+            fsync_interval_ms: 1_000,
+            memory_limit_bytes: 0,
+            block_cache_bytes: 0,
+            zone: String::new(),
+            lease_ms: timing.lease_ms,
+            grace_ms: timing.grace_ms,
+            follower_timeout_ms: timing.follower_timeout_ms,
+            write_timeout_ms: 10_000,
+            max_concurrent_writes: 256,
+            max_concurrent_queries: std::thread::available_parallelism().map_or(4, |n| n.get() * 2),
+            max_queued_queries: 256,
+        }
+    }
+}
+
+impl Config {
+    /// The retention in milliseconds; `None` keeps everything.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the text is not a duration.
+    pub fn retention_ms(&self) -> Result<Option<i64>, Error> {
+        let text = self.retention.trim();
+        if text == "0" {
+            return Ok(None);
+        }
+        let invalid = || {
+            Error::Config(format!(
+                "retention {text:?} is not a duration: write a number and one of s, m, h, d, w, y, or 0"
+            ))
+        };
+        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
+        let (number, unit) = text.split_at(digits);
+        let number: i64 = number.parse().map_err(|_| invalid())?;
+        let unit_ms: i64 = match unit {
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 7 * 86_400_000,
+            "y" => 365 * 86_400_000,
+            _ => return Err(invalid()),
+        };
+        let ms = number.checked_mul(unit_ms).ok_or_else(invalid)?;
+        Ok((ms > 0).then_some(ms))
+    }
+
+    /// The bound for data not yet written out, in bytes.
+    #[must_use]
+    pub fn memory_limit(&self) -> u64 {
+        match self.memory_limit_bytes {
+            0 => (tricord_runtime::machine_memory_bytes() / 4).max(64 << 20),
+            bytes => bytes,
+        }
+    }
+
+    pub(crate) fn store(&self) -> Result<StoreConfig, Error> {
+        let block_cache_bytes = match self.block_cache_bytes {
+            0 => (tricord_runtime::machine_memory_bytes() / 16).clamp(16 << 20, 4 << 30),
+            bytes => bytes,
+        };
+        Ok(StoreConfig {
+            retention_ms: self.retention_ms()?,
+            fsync: match self.fsync {
+                Fsync::Always => FsyncMode::Always,
+                Fsync::Interval => FsyncMode::Interval(self.fsync_interval_ms.max(1)),
+            },
+            memory_limit_bytes: self.memory_limit(),
+            block_cache_bytes: usize::try_from(block_cache_bytes).unwrap_or(usize::MAX),
+            ..StoreConfig::new(self.data_dir.join("store"))
+        })
+    }
+
+    pub(crate) fn timing(&self) -> Result<Timing, Error> {
+        if self.grace_ms <= self.lease_ms || self.lease_ms < 100 {
+            let text = format!(
+                "grace_ms ({}) must be longer than lease_ms ({}), which must be at least 100",
+                self.grace_ms, self.lease_ms
+            );
+            return Err(Error::Config(text));
+        }
+        Ok(Timing {
+            lease_ms: self.lease_ms,
+            grace_ms: self.grace_ms,
+            beacon_every_ms: (self.lease_ms / 8).max(10),
+            follower_timeout_ms: self.follower_timeout_ms,
+            ..Timing::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_is_read() {
+        let of = |text: &str| Config { retention: text.to_owned(), ..Config::default() }.retention_ms().ok();
+        assert_eq!(of("30d"), Some(Some(30 * 86_400_000)));
+        assert_eq!((of("0"), of("0d"), of("90m")), (Some(None), Some(None), Some(Some(5_400_000))));
+        for wrong in ["", "d", "30", "1.5d", "-1d", "99999999999999999y", "3 d"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_grace_shorter_than_the_lease_is_refused() {
+        let config = Config { lease_ms: 3_000, ..Config::default() };
+        assert!(config.timing().is_err());
+    }
+}

@@ -1,0 +1,170 @@
+//! What a data node counts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Unit;
+use tokio::time::error::Elapsed;
+use tricord_runtime::{LATENCY_BUCKETS, SIZE_BUCKETS};
+use tricord_wire::Error;
+
+use crate::storage::Store;
+
+type Labels = Vec<(String, String)>;
+
+/// The data node's metrics, shared by clones.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    pub(crate) writes: Family<Labels, Counter>,
+    pub(crate) write_seconds: Histogram,
+    pub(crate) write_bytes: Histogram,
+    pub(crate) samples: Counter,
+    pub(crate) spans: Counter,
+    pub(crate) rejected: Family<Labels, Counter>,
+    pub(crate) queries: Family<Labels, Counter>,
+    pub(crate) query_seconds: Histogram,
+    pub(crate) partial_bytes: Histogram,
+    pub(crate) maintenance_failures: Counter,
+    messages: Family<Labels, Counter>,
+    message_seconds: Histogram,
+    proposals: Family<Labels, Counter>,
+    pub(crate) lost_beacons: Counter,
+    pub(crate) stale_epochs: Counter,
+    pub(crate) cuts: Counter,
+    pub(crate) snapshots_sent: Counter,
+    pub(crate) snapshots_installed: Counter,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub(crate) fn new(metrics: &tricord_runtime::Metrics) -> Self {
+        Self {
+            writes: metrics.family("tricord_querier_writes", "Writes to shards, by outcome"),
+            write_seconds: metrics.histogram(
+                "tricord_querier_write_seconds",
+                "Time from a write request to its answer",
+                &LATENCY_BUCKETS,
+            ),
+            write_bytes: metrics.histogram(
+                "tricord_querier_write_bytes",
+                "Size of write requests",
+                &SIZE_BUCKETS,
+            ),
+            samples: metrics.counter("tricord_querier_samples", "Samples and histograms accepted"),
+            spans: metrics.counter("tricord_querier_spans", "Spans accepted"),
+            rejected: metrics.family("tricord_querier_rejected", "Items refused for good, by kind"),
+            queries: metrics.family("tricord_querier_fragments", "Query fragments, by outcome"),
+            query_seconds: metrics.histogram(
+                "tricord_querier_fragment_seconds",
+                "Time to run a query fragment, waiting included",
+                &LATENCY_BUCKETS,
+            ),
+            partial_bytes: metrics.histogram(
+                "tricord_querier_partial_bytes",
+                "Size of partials",
+                &SIZE_BUCKETS,
+            ),
+            maintenance_failures: metrics
+                .counter("tricord_querier_maintenance_failures", "Rounds of store maintenance that failed"),
+            messages: metrics
+                .family("tricord_replication_messages", "Messages to other replicas, by outcome"),
+            message_seconds: metrics.histogram(
+                "tricord_replication_message_seconds",
+                "Time until another node has answered a message",
+                &LATENCY_BUCKETS,
+            ),
+            proposals: metrics.family("tricord_replication_proposals", "Proposals to metadata, by outcome"),
+            lost_beacons: metrics
+                .counter("tricord_replication_lost_beacons", "Lease beacons without an answer"),
+            stale_epochs: metrics
+                .counter("tricord_replication_stale_epochs", "Answers that named a newer epoch than ours"),
+            cuts: metrics.counter("tricord_replication_cuts", "Logs cut after a change of the primary"),
+            snapshots_sent: metrics.counter("tricord_replication_snapshots_sent", "Snapshots sent"),
+            snapshots_installed: metrics
+                .counter("tricord_replication_snapshots_installed", "Snapshots installed"),
+        }
+    }
+
+    /// Counts one write to one shard.
+    pub(crate) fn write(&self, outcome: &str) {
+        self.writes.get_or_create(&vec![("outcome".to_owned(), outcome.to_owned())]).inc();
+    }
+
+    /// Counts one query fragment.
+    pub(crate) fn query(&self, outcome: &str) {
+        self.queries.get_or_create(&vec![("outcome".to_owned(), outcome.to_owned())]).inc();
+    }
+
+    /// Counts items refused for good.
+    pub(crate) fn reject(&self, kind: &str, count: u64) {
+        if count > 0 {
+            self.rejected.get_or_create(&vec![("kind".to_owned(), kind.to_owned())]).inc_by(count);
+        }
+    }
+
+    /// Counts one proposal.
+    pub(crate) fn proposals(&self, outcome: &str) {
+        self.proposals.get_or_create(&vec![("outcome".to_owned(), outcome.to_owned())]).inc();
+    }
+
+    /// Counts one message to another replica.
+    pub(crate) fn replicated<T>(&self, took_ms: u64, answer: &Result<Result<T, Error>, Elapsed>) {
+        let outcome = match answer {
+            Ok(Ok(_)) => "answered",
+            Ok(Err(_)) => "failed",
+            Err(_) => "timeout",
+        };
+        self.messages.get_or_create(&vec![("outcome".to_owned(), outcome.to_owned())]).inc();
+        self.message_seconds.observe(took_ms as f64 / 1e3);
+    }
+}
+
+/// Reads the store's own counts at each scrape.
+#[derive(Clone)]
+pub(crate) struct StoreCollector(pub(crate) Arc<Store>);
+
+impl fmt::Debug for StoreCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreCollector")
+    }
+}
+
+impl Collector for StoreCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let stats = self.0.stats();
+        let gauges = [
+            ("tricord_querier_memory_bytes", "Data not yet written out", stats.memory_bytes),
+            ("tricord_querier_series_in_memory", "Series in memory", stats.series),
+            ("tricord_querier_log_bytes", "Log on disk", stats.log_bytes),
+            ("tricord_querier_disk_bytes", "Sorted files on disk", stats.disk_bytes),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let unit: Option<&Unit> = None;
+            gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)?;
+        }
+        let counters = [
+            ("tricord_querier_stored_samples", "Samples applied, as primary or follower", stats.samples),
+            (
+                "tricord_querier_duplicate_samples",
+                "Samples dropped for an earlier one of the same time",
+                stats.duplicate_samples,
+            ),
+            ("tricord_querier_stored_spans", "Spans applied, as primary or follower", stats.spans),
+            ("tricord_querier_log_entries", "Entries appended to the log", stats.log_entries),
+            ("tricord_querier_log_syncs", "Syncs of the log", stats.log_syncs),
+            ("tricord_querier_flushed_windows", "Windows written out", stats.flushed_windows),
+        ];
+        for (name, help, value) in counters {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! Lease beacons between nodes, and the passage of time for all machines.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, timeout};
+use tricord_model::{Epoch, NodeId, Seq, ShardId};
+use tricord_replication::{BeaconVerdict, Pulse};
+use tricord_wire::Error;
+use tricord_wire::proto::datanode as pb;
+
+use super::Replicas;
+use super::send::Peer;
+
+/// How often the machines are told the time.
+const TICK: Duration = Duration::from_millis(20);
+/// Beacons on their way to one peer at once; beyond that it is not answering anyway.
+const MAX_BEACONS: usize = 4;
+
+impl Replicas {
+    /// Ticks and sends beacons until shutdown.
+    pub(super) async fn drive(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_beacon_ms = 0;
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            for hosted in self.all() {
+                self.machine(&hosted, |machine, now_ms| machine.tick(now_ms));
+            }
+            if self.now_ms() >= next_beacon_ms {
+                next_beacon_ms = self.now_ms() + self.timing.beacon_every_ms;
+                self.send_beacons();
+            }
+        }
+    }
+
+    fn send_beacons(self: &Arc<Self>) {
+        let mut peers = BTreeSet::new();
+        for hosted in self.all() {
+            hosted.peek(|machine| {
+                let view = machine.view();
+                if view.primary == Some(self.node) {
+                    peers.extend(view.in_sync.iter().chain(&view.joining).copied());
+                }
+            });
+        }
+        peers.remove(&self.node);
+        for peer in peers {
+            tokio::spawn(self.clone().send_beacon(self.peer(peer)));
+        }
+    }
+
+    async fn send_beacon(self: Arc<Self>, peer: Arc<Peer>) {
+        if peer.beacons.fetch_add(1, Ordering::AcqRel) < MAX_BEACONS {
+            self.exchange_beacon(&peer).await;
+        }
+        peer.beacons.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    async fn exchange_beacon(self: &Arc<Self>, peer: &Peer) {
+        let now_ms = self.now_ms();
+        let pulse = peer.pulses.lock().send(now_ms);
+        let mut shards = Vec::new();
+        for hosted in self.all() {
+            let part =
+                self.machine(&hosted, |machine, _| machine.beacon_to(now_ms, peer.node, pulse.answered));
+            if let Some((epoch, committed, grant_ms)) = part {
+                let (shard, epoch, committed_seq) = (hosted.id.0, epoch.0, committed.0);
+                shards.push(pb::BeaconShard { shard, epoch, committed_seq, grant_ms });
+            }
+        }
+        if shards.is_empty() {
+            return;
+        }
+        let request = pb::BeaconRequest {
+            cluster_id: self.cluster_id.clone(),
+            from_node: self.node.0,
+            to_node: peer.node.0,
+            shards,
+            session: pulse.session,
+            number: pulse.number,
+            answered: pulse.answered,
+        };
+        let Ok(node) = self.cluster.data_node(peer.node) else { return };
+        let limit = Duration::from_millis(self.timing.lease_ms);
+        let Ok(Ok(answer)) = timeout(limit, node.beacon(request)).await else {
+            self.metrics.lost_beacons.inc();
+            return;
+        };
+        let Some(sent_ms) = peer.pulses.lock().answered(pulse.number) else { return };
+        for ack in answer.shards.iter().filter(|ack| ack.accepted) {
+            if let Some(hosted) = self.shard(ShardId(ack.shard)) {
+                self.machine(&hosted, |machine, now_ms| {
+                    machine.beacon_answered(now_ms, peer.node, pulse.number, sent_ms);
+                });
+            }
+        }
+    }
+
+    /// Answers another node's beacon.
+    pub(crate) fn answer_beacon(
+        self: &Arc<Self>,
+        request: &pb::BeaconRequest,
+    ) -> Result<pb::BeaconResponse, Error> {
+        self.check_meant(&request.cluster_id, request.to_node)?;
+        let from = NodeId(request.from_node);
+        let pulse = Pulse { session: request.session, number: request.number, answered: request.answered };
+        let answered_ms = self.answers.lock().entry(from).or_default().answer(pulse, self.now_ms());
+        let shards = request.shards.iter().map(|shard| self.answer_shard(from, shard, answered_ms)).collect();
+        Ok(pb::BeaconResponse { shards })
+    }
+
+    fn answer_shard(
+        self: &Arc<Self>,
+        from: NodeId,
+        shard: &pb::BeaconShard,
+        answered_ms: Option<u64>,
+    ) -> pb::BeaconShardAck {
+        let epoch = Epoch(shard.epoch);
+        let grant = answered_ms.filter(|_| shard.grant_ms > 0).map(|at| (at, shard.grant_ms));
+        let Some(hosted) = self.shard(ShardId(shard.shard)) else {
+            return pb::BeaconShardAck { shard: shard.shard, ..Default::default() };
+        };
+        let (verdict, stored, durable) = self.machine(&hosted, |machine, now_ms| {
+            let verdict = machine.beacon(now_ms, from, epoch, Seq(shard.committed_seq), grant);
+            (verdict, machine.stored_epoch(), machine.durable_seq())
+        });
+        if verdict == BeaconVerdict::StoreEpoch {
+            // The next beacon finds it stored; this one does not wait for the disk, since it speaks for other shards too.
+            let replicas = self.clone();
+            tokio::spawn(async move {
+                let _turn = hosted.turn.lock().await;
+                if let Err(error) = replicas.store_epoch(&hosted, epoch, None).await {
+                    tracing::error!(shard = hosted.id.0, %error, "cannot store an epoch");
+                }
+            });
+        }
+        pb::BeaconShardAck {
+            shard: shard.shard,
+            epoch: stored.0,
+            accepted: verdict == BeaconVerdict::Accepted,
+            durable_seq: durable.0,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Following the shard map: hosting new shards, storing epochs, adopting configurations, letting go of shards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tricord_model::{Epoch, ShardId};
+use tricord_replication::{Boot, Position, Shard, View};
+use tricord_routing::{ShardConfig, ShardMap};
+use tricord_runtime::blocking;
+
+use super::Replicas;
+use super::hosted::{Hosted, LogEpochs};
+use crate::storage;
+
+/// Shards whose configuration is adopted at once; each may wait for a sync of the disk.
+const CONCURRENCY: usize = 32;
+/// How often shards that have moved away are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+pub(crate) fn view_of(config: &ShardConfig) -> View {
+    View {
+        epoch: config.epoch,
+        primary: config.primary,
+        in_sync: config.in_sync.clone(),
+        joining: config.joining.clone(),
+    }
+}
+
+impl Replicas {
+    /// Makes a machine for a shard that the store has.
+    pub(super) fn host(self: &Arc<Self>, shard: ShardId) -> Arc<Hosted> {
+        let mut shards = self.shards.write();
+        if let Some(hosted) = shards.get(&shard) {
+            return hosted.clone();
+        }
+        let end = self.store.position(shard);
+        let boot = Boot {
+            node: self.node,
+            shard,
+            end: Position { seq: end.seq, epoch: end.epoch },
+            committed: self.store.committed(shard),
+            stored_epoch: self.store.stored_epoch(shard),
+            now_ms: self.now_ms(),
+            older: Box::new(LogEpochs(self.store.clone(), shard)),
+        };
+        let hosted = Arc::new(Hosted::new(Shard::new(boot, self.timing)));
+        shards.insert(shard, hosted.clone());
+        hosted
+    }
+
+    /// Adopts every map until shutdown.
+    pub(super) async fn follow_map(self: Arc<Self>) {
+        let mut maps = self.cluster.changed();
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            let map = maps.borrow_and_update().clone();
+            self.adopt(&map).await;
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                changed = maps.changed() => if changed.is_err() { return },
+                _ = sweep.tick() => self.sweep(&map).await,
+            }
+        }
+    }
+
+    async fn adopt(self: &Arc<Self>, map: &ShardMap) {
+        if map.cluster_id != self.cluster_id {
+            return;
+        }
+        let min_insync = map.min_insync as usize;
+        let mut work = futures::stream::FuturesUnordered::new();
+        for config in map.shards.iter().filter(|config| self.concerns(config)) {
+            let (replicas, config) = (self.clone(), config.clone());
+            work.push(async move { replicas.adopt_shard(&config, min_insync).await });
+            if work.len() >= CONCURRENCY {
+                work.next().await;
+            }
+        }
+        while work.next().await.is_some() {}
+    }
+
+    fn concerns(&self, config: &ShardConfig) -> bool {
+        config.holds(self.node) || self.shard(config.shard).is_some()
+    }
+
+    /// Adopts one shard's configuration.
+    pub(super) async fn adopt_shard(self: &Arc<Self>, config: &ShardConfig, min_insync: usize) {
+        let hosted = match self.shard(config.shard) {
+            Some(hosted) => hosted,
+            None => match self.create(config.shard).await {
+                Ok(hosted) => hosted,
+                Err(error) => {
+                    tracing::error!(shard = config.shard.0, %error, "cannot make a shard");
+                    return;
+                }
+            },
+        };
+        let known = hosted.peek(|machine| machine.view().epoch);
+        if known >= config.epoch && known > Epoch(0) {
+            self.machine(&hosted, |machine, now_ms| machine.configure(now_ms, view_of(config), min_insync));
+            return;
+        }
+        let _turn = hosted.turn.lock().await;
+        if let Err(error) = self.store_epoch(&hosted, config.epoch, Some((view_of(config), min_insync))).await
+        {
+            tracing::error!(shard = config.shard.0, %error, "cannot store an epoch");
+        }
+    }
+
+    async fn create(self: &Arc<Self>, shard: ShardId) -> Result<Arc<Hosted>, storage::Error> {
+        let replicas = self.clone();
+        blocking(move || {
+            replicas.store.create_shard(shard)?;
+            Ok(replicas.host(shard))
+        })
+        .await
+    }
+
+    /// Stores an epoch durably, then adopts the configuration that came with it. The caller has the shard's turn.
+    pub(super) async fn store_epoch(
+        self: &Arc<Self>,
+        hosted: &Arc<Hosted>,
+        epoch: Epoch,
+        view: Option<(View, usize)>,
+    ) -> Result<(), storage::Error> {
+        let (replicas, hosted) = (self.clone(), hosted.clone());
+        blocking(move || {
+            let _order = hosted.order.lock();
+            if hosted.peek(Shard::stored_epoch) < epoch {
+                replicas.store.store_epoch(hosted.id, epoch)?;
+            }
+            replicas.machine(&hosted, |machine, now_ms| {
+                machine.epoch_stored(epoch);
+                if let Some((view, min_insync)) = view {
+                    machine.configure(now_ms, view, min_insync);
+                }
+            });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Drops shards that live elsewhere, with all copies there.
+    async fn sweep(self: &Arc<Self>, map: &ShardMap) {
+        for hosted in self.all() {
+            let Some(config) = map.shard(hosted.id) else { continue };
+            let complete = config.in_sync.len() >= (map.replicas.max(map.min_insync)) as usize;
+            let known = hosted.peek(|machine| machine.view().epoch);
+            if config.holds(self.node) || !complete || known < config.epoch {
+                continue;
+            }
+            let _turn = hosted.turn.lock().await;
+            let (replicas, id) = (self.clone(), hosted.id);
+            let dropped = blocking(move || {
+                replicas.shards.write().remove(&id);
+                replicas.store.drop_shard(id)
+            });
+            match dropped.await {
+                Ok(()) => tracing::info!(shard = id.0, "dropped a shard that has moved to other nodes"),
+                Err(error) => tracing::warn!(shard = id.0, %error, "cannot drop a shard that has moved"),
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! All shards of this node: it applies the shard map, and drives the machines of `tricord_replication` over the store
+//! and the network. What a write or a query means is left to the service.
+
+mod beacon;
+mod configure;
+mod hosted;
+mod propose;
+mod receive;
+mod send;
+mod snapshot;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+use tricord_metadata_client::Cluster;
+use tricord_model::{Epoch, NodeId, ShardId};
+use tricord_replication::{Action, Answers, RoleName, Shard, Timing};
+use tricord_runtime::Shutdown;
+use tricord_wire::{Error, ErrorKind};
+
+pub(crate) use hosted::{Acknowledged, Hosted};
+
+use crate::metrics::Metrics;
+use crate::storage::Store;
+use hosted::State;
+use send::Peer;
+
+/// The shards of this node.
+pub(crate) struct Replicas {
+    pub(crate) node: NodeId,
+    pub(crate) cluster_id: String,
+    pub(crate) store: Arc<Store>,
+    cluster: Cluster,
+    timing: Timing,
+    metrics: Metrics,
+    origin: Instant,
+    /// Random number of this process; see `tricord_replication::Pulse`.
+    session: u64,
+    shards: RwLock<BTreeMap<ShardId, Arc<Hosted>>>,
+    peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
+    answers: Mutex<HashMap<NodeId, Answers>>,
+    snapshots: tokio::sync::Semaphore,
+    shutdown: Shutdown,
+}
+
+/// What a set of replicas is made of.
+pub(crate) struct Parts {
+    pub(crate) node: NodeId,
+    pub(crate) cluster_id: String,
+    pub(crate) store: Arc<Store>,
+    pub(crate) cluster: Cluster,
+    pub(crate) timing: Timing,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Snapshots sent at once: each reads a shard's whole state.
+const MAX_SNAPSHOTS: usize = 2;
+
+impl Replicas {
+    /// Takes over the shards that the store has, and begins to follow the shard map. Within a tokio runtime.
+    pub(crate) fn start(parts: Parts) -> Arc<Self> {
+        let replicas = Arc::new(Self {
+            node: parts.node,
+            cluster_id: parts.cluster_id,
+            store: parts.store,
+            cluster: parts.cluster,
+            timing: parts.timing,
+            metrics: parts.metrics,
+            origin: Instant::now(),
+            session: rand::random(),
+            shards: RwLock::default(),
+            peers: Mutex::default(),
+            answers: Mutex::default(),
+            snapshots: tokio::sync::Semaphore::new(MAX_SNAPSHOTS),
+            shutdown: parts.shutdown,
+        });
+        for shard in replicas.store.shards() {
+            replicas.host(shard);
+        }
+        tokio::spawn(replicas.clone().follow_map());
+        tokio::spawn(replicas.clone().drive());
+        replicas
+    }
+
+    /// Milliseconds of this process' monotonic clock. It starts late enough that an age can be taken off it.
+    pub(crate) fn now_ms(&self) -> u64 {
+        3_600_000 + u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+    }
+
+    pub(crate) fn shard(&self, shard: ShardId) -> Option<Arc<Hosted>> {
+        self.shards.read().get(&shard).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Hosted>> {
+        self.shards.read().values().cloned().collect()
+    }
+
+    /// Runs `work` on a shard's machine and does what it asks for.
+    pub(crate) fn with<R>(
+        self: &Arc<Self>,
+        hosted: &Arc<Hosted>,
+        work: impl FnOnce(&mut State, u64) -> R,
+    ) -> R {
+        let now_ms = self.now_ms();
+        let (result, actions) = hosted.with(&self.store, |state| work(state, now_ms));
+        for action in actions {
+            self.act(hosted, action);
+        }
+        result
+    }
+
+    /// As [`Replicas::with`], for work on the machine alone.
+    pub(crate) fn machine<R>(
+        self: &Arc<Self>,
+        hosted: &Arc<Hosted>,
+        work: impl FnOnce(&mut Shard, u64) -> R,
+    ) -> R {
+        self.with(hosted, |state, now_ms| work(&mut state.machine, now_ms))
+    }
+
+    fn act(self: &Arc<Self>, hosted: &Arc<Hosted>, action: Action) {
+        match action {
+            Action::Send(peer) => self.peer(peer).wake(),
+            Action::Snapshot(peer) => {
+                tokio::spawn(self.clone().send_snapshot(hosted.clone(), peer));
+            }
+            Action::Propose(wish) => {
+                tokio::spawn(self.clone().propose(hosted.clone(), wish));
+            }
+            // The map is watched: the newer one is on its way.
+            Action::Refresh => {
+                self.metrics.stale_epochs.inc();
+            }
+            Action::Commit(_) | Action::Acknowledge(_) | Action::SteppedDown => {}
+        }
+    }
+
+    /// Refuses requests that were meant for another cluster or another node: a second cluster is never mixed in by
+    /// accident, nor an old address believed.
+    pub(crate) fn check_meant(&self, cluster_id: &str, to_node: u64) -> Result<(), Error> {
+        if cluster_id != self.cluster_id {
+            let text = format!("this node belongs to cluster {}, not {cluster_id}", self.cluster_id);
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        if to_node != 0 && to_node != self.node.0 {
+            let text = format!("this is node {}, not {to_node}", self.node);
+            return Err(Error::new(ErrorKind::NotServing, text));
+        }
+        Ok(())
+    }
+
+    /// The shard, if it may answer a query that was planned under `epoch` now.
+    pub(crate) fn readable(&self, shard: ShardId, epoch: Epoch) -> Result<(), Error> {
+        let hosted = self.shard(shard).ok_or_else(|| not_here(shard))?;
+        let now_ms = self.now_ms();
+        let (known, may_read) = hosted.peek(|machine| (machine.stored_epoch(), machine.may_read(now_ms)));
+        if known != epoch {
+            let text = format!("shard {shard} is under epoch {known} here, not {epoch}");
+            return Err(Error::new(ErrorKind::StaleEpoch, text));
+        }
+        if !may_read {
+            let text = format!("node {} may not answer for shard {shard} at the moment", self.node);
+            return Err(Error::new(ErrorKind::NotServing, text));
+        }
+        Ok(())
+    }
+
+    /// Whether the node answers for what the map gives it; else what it waits for.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        let map = self.cluster.map();
+        if map.version == 0 {
+            return Err("no shard map from metadata yet".to_owned());
+        }
+        let mine = map.shards.iter().filter(|config| config.holds(self.node));
+        let waiting = mine.filter(|config| self.waits(config.shard)).count();
+        if waiting == 0 { Ok(()) } else { Err(format!("{waiting} shards are not in sync yet")) }
+    }
+
+    fn waits(&self, shard: ShardId) -> bool {
+        let now_ms = self.now_ms();
+        let role = self.shard(shard).map(|hosted| hosted.peek(|machine| machine.status(now_ms).role));
+        !matches!(role, Some(RoleName::Primary | RoleName::Follower))
+    }
+}
+
+fn not_here(shard: ShardId) -> Error {
+    Error::new(ErrorKind::NotServing, format!("shard {shard} is not on this node"))
+}

@@ -1,0 +1,51 @@
+//! Asking metadata for another configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tricord_replication::{ProposalOutcome, View};
+use tricord_routing::ShardConfig;
+
+use super::{Hosted, Replicas};
+
+/// How long an answer may take; the machine tries again by itself.
+const LIMIT: Duration = Duration::from_secs(2);
+
+impl Replicas {
+    /// Proposes what the machine wishes for, and gives it the outcome.
+    pub(super) async fn propose(self: Arc<Self>, hosted: Arc<Hosted>, wish: View) {
+        let expected = wish.epoch;
+        let config = ShardConfig {
+            shard: hosted.id,
+            epoch: wish.epoch,
+            primary: wish.primary,
+            in_sync: wish.in_sync,
+            joining: wish.joining,
+        };
+        let answer = self.cluster.propose(self.node, expected, &config, LIMIT).await;
+        let outcome = match answer {
+            Ok(answer) => {
+                self.metrics.proposals(if answer.accepted { "accepted" } else { "refused" });
+                let text = &answer.message;
+                tracing::info!(shard = hosted.id.0, epoch = expected.0, wish = ?config, accepted = answer.accepted, text, "proposed");
+                let newer = answer.config.epoch > expected;
+                if newer {
+                    let min_insync = self.cluster.map().min_insync as usize;
+                    self.adopt_shard(&answer.config, min_insync).await;
+                }
+                match (answer.accepted, newer) {
+                    (true, _) => ProposalOutcome::Accepted,
+                    (false, false) => ProposalOutcome::Refused,
+                    // The newer configuration did not end the tenure's proposal only if it could not be stored.
+                    (false, true) => ProposalOutcome::Unknown,
+                }
+            }
+            Err(error) => {
+                self.metrics.proposals("failed");
+                tracing::warn!(shard = hosted.id.0, %error, "metadata did not answer a proposal");
+                ProposalOutcome::Unknown
+            }
+        };
+        self.machine(&hosted, |machine, now_ms| machine.proposed(now_ms, outcome));
+    }
+}

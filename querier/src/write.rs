@@ -1,0 +1,241 @@
+//! Writes: judged and appended in the shard's order, acknowledged when every in-sync replica has them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
+use tricord_model::{Batch, Epoch, Seq, ShardId, Tenant};
+use tricord_replication::{Refusal, Shard};
+use tricord_runtime::{MemoryBudget, Metrics as Registry, Pool, Reservation};
+use tricord_wire::proto::datanode as pb;
+use tricord_wire::{Error, ErrorKind};
+
+use crate::Config;
+use crate::metrics::Metrics;
+use crate::replica::{Acknowledged, Hosted, Replicas};
+use crate::storage::{self, Counts, Entry};
+
+/// Decoded data takes about so many times the room of its encoding.
+const DECODED_FACTOR: u64 = 4;
+/// When a caller should come back that met a bound.
+const COME_BACK: Duration = Duration::from_millis(500);
+
+/// Takes writes for the shards of this node.
+pub(crate) struct Writer {
+    replicas: Arc<Replicas>,
+    /// Judging is computing, so as many at once as there are processors and a few.
+    pool: Pool,
+    in_flight: Arc<Semaphore>,
+    memory: MemoryBudget,
+    limit: Duration,
+    metrics: Metrics,
+}
+
+/// An entry on its way to the disks.
+struct Appended {
+    hosted: Arc<Hosted>,
+    seq: Seq,
+    tenure: u64,
+    counts: Counts,
+    durable: Option<oneshot::Receiver<Result<(), storage::Error>>>,
+}
+
+/// What became of one shard's part before it is acknowledged.
+enum Started {
+    Appended(Appended),
+    /// There was nothing to append.
+    Empty(Counts),
+    Failed(Error),
+}
+
+impl Writer {
+    pub(crate) fn new(
+        config: &Config,
+        replicas: Arc<Replicas>,
+        memory: MemoryBudget,
+        registry: &Registry,
+        metrics: Metrics,
+    ) -> Self {
+        let threads = std::thread::available_parallelism().map_or(4, |n| n.get() + 2);
+        Self {
+            replicas,
+            pool: Pool::observed("writes", threads, registry),
+            in_flight: Arc::new(Semaphore::new(config.max_concurrent_writes.max(1))),
+            memory,
+            limit: Duration::from_millis(config.write_timeout_ms.max(1)),
+            metrics,
+        }
+    }
+
+    /// Writes a request's parts; each has its own outcome.
+    pub(crate) async fn write(&self, request: pb::WriteRequest) -> Result<pb::WriteResponse, Error> {
+        let started = Instant::now();
+        self.replicas.check_meant(&request.cluster_id, 0)?;
+        let tenant = Tenant::new(&request.tenant)
+            .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+        let bytes: u64 = request.shards.iter().map(|part| part.batch.len() as u64).sum();
+        self.metrics.write_bytes.observe(bytes as f64);
+        let (permit, reservation) = self.admit(bytes)?;
+        let asked = Duration::from_millis(request.timeout_ms);
+        let deadline = started + if asked.is_zero() { self.limit } else { asked.min(self.limit) };
+        let shards: Vec<u32> = request.shards.iter().map(|part| part.shard).collect();
+        let replicas = self.replicas.clone();
+        let judging = self.pool.run(move || {
+            let parts = request.shards.into_iter();
+            parts.map(|part| start(&replicas, &tenant, part)).collect::<Vec<Started>>()
+        });
+        let mut parts = judging.await;
+        self.note_durable(&mut parts, permit, reservation);
+        let mut results = Vec::with_capacity(parts.len());
+        for (shard, part) in shards.into_iter().zip(parts) {
+            let outcome = self.finish(part, deadline).await;
+            results.push(self.result(shard, outcome));
+        }
+        self.metrics.write_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(pb::WriteResponse { shards: results })
+    }
+
+    fn admit(&self, bytes: u64) -> Result<(OwnedSemaphorePermit, Reservation), Error> {
+        let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
+            Error::overloaded("too many writes at once on this data node: come back shortly", COME_BACK)
+        })?;
+        let reservation = self.memory.try_reserve(bytes.saturating_mul(DECODED_FACTOR)).ok_or_else(|| {
+            Error::overloaded("this data node is at its memory bound: come back shortly", COME_BACK)
+        })?;
+        Ok((permit, reservation))
+    }
+
+    /// Tells the machines when entries are durable, whether or not the caller still waits. The request counts against
+    /// the bounds until then.
+    fn note_durable(&self, parts: &mut [Started], permit: OwnedSemaphorePermit, reservation: Reservation) {
+        let mut waiting = Vec::new();
+        for part in parts {
+            if let Started::Appended(appended) = part
+                && let Some(durable) = appended.durable.take()
+            {
+                waiting.push((appended.hosted.clone(), appended.seq, durable));
+            }
+        }
+        let replicas = self.replicas.clone();
+        tokio::spawn(async move {
+            let _held = (permit, reservation);
+            for (hosted, seq, durable) in waiting {
+                match durable.await {
+                    Ok(Ok(())) => {
+                        replicas.machine(&hosted, |machine, now_ms| machine.durable(now_ms, seq));
+                        hosted.progressed.notify_waiters();
+                    }
+                    Ok(Err(error)) => {
+                        tracing::error!(shard = hosted.id.0, %error, "cannot append to the log")
+                    }
+                    Err(_) => {}
+                }
+            }
+        });
+    }
+
+    /// Waits until a part is acknowledged.
+    async fn finish(&self, part: Started, deadline: Instant) -> Result<Counts, Error> {
+        let appended = match part {
+            Started::Appended(appended) => appended,
+            Started::Empty(counts) => return Ok(counts),
+            Started::Failed(error) => return Err(error),
+        };
+        let (tenure, seq) = (appended.tenure, appended.seq);
+        let mut acknowledged = appended.hosted.acknowledged.subscribe();
+        let done = |now: &Acknowledged| now.tenure != tenure || now.seq >= seq;
+        let shard = appended.hosted.id;
+        match timeout_at(deadline, acknowledged.wait_for(done)).await {
+            Ok(Ok(now)) if now.tenure == tenure => Ok(appended.counts),
+            Ok(_) => {
+                let text = format!("shard {shard} got another primary during the write: send it again");
+                Err(Error::new(ErrorKind::NotServing, text))
+            }
+            Err(_) => {
+                let text = format!("not every in-sync replica of shard {shard} has stored the write in time");
+                Err(Error::new(ErrorKind::Timeout, text))
+            }
+        }
+    }
+
+    fn result(&self, shard: u32, outcome: Result<Counts, Error>) -> pb::ShardWriteResult {
+        match outcome {
+            Ok(counts) => {
+                self.metrics.write("acknowledged");
+                self.metrics.samples.inc_by(counts.samples + counts.histograms);
+                self.metrics.spans.inc_by(counts.spans);
+                self.metrics.reject("samples", counts.rejected_samples);
+                self.metrics.reject("exemplars", counts.rejected_exemplars);
+                self.metrics.reject("spans", counts.rejected_spans);
+                pb::ShardWriteResult { shard, failure: None, counts: Some(counts_to_proto(counts)) }
+            }
+            Err(error) => {
+                self.metrics.write(error.kind.as_str());
+                pb::ShardWriteResult { shard, failure: Some(error.to_failure()), counts: None }
+            }
+        }
+    }
+}
+
+/// Judges one shard's part and appends it. On a blocking thread.
+fn start(replicas: &Arc<Replicas>, tenant: &Tenant, part: pb::ShardWrite) -> Started {
+    try_start(replicas, tenant, part).unwrap_or_else(Started::Failed)
+}
+
+fn try_start(replicas: &Arc<Replicas>, tenant: &Tenant, part: pb::ShardWrite) -> Result<Started, Error> {
+    let (shard, epoch) = (ShardId(part.shard), Epoch(part.epoch));
+    let hosted = replicas
+        .shard(shard)
+        .ok_or_else(|| Error::new(ErrorKind::NotServing, format!("shard {shard} is not on this node")))?;
+    let writable =
+        |machine: &Shard| machine.writable(replicas.now_ms(), epoch).map_err(|why| refused(shard, why));
+    hosted.peek(writable)?;
+    let batch = Batch::decode(&part.batch)
+        .map_err(|error| Error::new(ErrorKind::Invalid, format!("cannot read a batch: {error}")))?;
+    let order = hosted.order.lock();
+    // Again, since the role may have changed while this thread waited; it cannot while the order is held.
+    hosted.peek(writable)?;
+    let judged = replicas.store.judge(shard, tenant, batch, wall_clock_ms())?;
+    if judged.is_empty {
+        return Ok(Started::Empty(judged.counts));
+    }
+    let tenure = hosted.acknowledged.borrow().tenure;
+    let payload = judged.payload;
+    let (seq, durable) = replicas.with(&hosted, |state, now_ms| {
+        let place = state.machine.append(now_ms);
+        let entry = Entry { shard, seq: place.seq, epoch: place.epoch, payload };
+        state.tail.push(entry.clone());
+        (place.seq, replicas.store.append(vec![entry]))
+    });
+    drop(order);
+    Ok(Started::Appended(Appended { hosted, seq, tenure, counts: judged.counts, durable: Some(durable) }))
+}
+
+/// The wall clock, in milliseconds: what a primary judges late and future samples by.
+fn wall_clock_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn refused(shard: ShardId, why: Refusal) -> Error {
+    let kind = match why {
+        Refusal::StaleEpoch(_) => ErrorKind::StaleEpoch,
+        Refusal::NotPrimary | Refusal::NotReady => ErrorKind::NotServing,
+        Refusal::TooFewReplicas(..) | Refusal::LeaseLapsed => ErrorKind::Unavailable,
+    };
+    Error { kind, message: format!("shard {shard}: {why}"), retry_after: Some(COME_BACK) }
+}
+
+fn counts_to_proto(counts: Counts) -> pb::WriteCounts {
+    pb::WriteCounts {
+        samples: counts.samples,
+        histograms: counts.histograms,
+        exemplars: counts.exemplars,
+        spans: counts.spans,
+        rejected_samples: counts.rejected_samples,
+        rejected_exemplars: counts.rejected_exemplars,
+        rejected_spans: counts.rejected_spans,
+        reasons: counts.reasons,
+    }
+}
