@@ -1,9 +1,12 @@
 //! The HTTP faces of the proxy. Each request becomes an [`Asked`], each answer a [`Reply`] or an [`Error`].
 
 mod asked;
+mod jaeger;
 pub mod params;
 mod prometheus;
 mod reply;
+mod tempo;
+mod traces;
 
 use axum::Router;
 use axum::response::Response;
@@ -30,6 +33,8 @@ pub(crate) fn router(proxy: &Proxy) -> Router {
     Router::new()
         .nest("/api/v1", prometheus::routes())
         .nest("/prometheus/api/v1", prometheus::routes())
+        .nest("/tempo", tempo::routes())
+        .nest("/jaeger", jaeger::routes())
         .with_state(proxy.clone())
         .layer(CatchPanicLayer::custom(on_panic))
         .layer(CompressionLayer::new().gzip(true))

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::render::{Envelope, error_envelope};
 
 /// Names the shards that an answer lacks.
-const MISSING_HEADER: &str = "x-tricord-missing-shards";
+pub(super) const MISSING_HEADER: &str = "x-tricord-missing-shards";
 /// The warning of Prometheus for lists that a limit has cut.
 const TRUNCATED: &str = "results truncated due to limit";
 
@@ -64,7 +64,7 @@ pub(crate) fn missing_text(missing: &[ShardId]) -> String {
     format!("partial answer: {word} {} {verb} no live replica", numbers(missing, ", "))
 }
 
-fn numbers(shards: &[ShardId], separator: &str) -> String {
+pub(super) fn numbers(shards: &[ShardId], separator: &str) -> String {
     shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 

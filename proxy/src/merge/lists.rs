@@ -16,7 +16,7 @@ pub struct Cut<T> {
     pub truncated: bool,
 }
 
-fn mismatch(expected: &str) -> Error {
+pub(super) fn mismatch(expected: &str) -> Error {
     Error::Internal(format!("a data node answered with something other than {expected}"))
 }
 

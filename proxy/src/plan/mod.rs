@@ -3,3 +3,4 @@
 pub mod explain;
 pub mod promql;
 pub mod pushdown;
+pub mod trace;
