@@ -104,4 +104,6 @@ fn retry_after_seconds(wait: std::time::Duration) -> u64 {
 }
 
 #[cfg(test)]
+mod sockets;
+#[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ impl<'a> Symbols<'a> {
 
     /// The pairs that a list of references names, in the sender's order.
     fn pairs(&self, references: &[u32]) -> Result<Vec<(&'a str, &'a str)>, String> {
-        if references.len() % 2 != 0 {
+        if !references.len().is_multiple_of(2) {
             return Err(format!(
                 "{} label references: names and values must come in pairs",
                 references.len()

@@ -40,7 +40,7 @@ impl Target {
         };
         let promoted = attributes.iter().filter(|attribute| {
             translation.promote_all_resource_attributes
-                || translation.promote_resource_attributes.iter().any(|key| *key == attribute.key)
+                || translation.promote_resource_attributes.contains(&attribute.key)
         });
         let identifying = |attribute: &&KeyValue| IDENTIFYING.contains(&attribute.key.as_str());
         let others = attributes.iter().any(|attribute| !identifying(&attribute));
