@@ -206,42 +206,37 @@ fn even_out(state: &State, loads: &Loads) -> Option<Change> {
     move_primary(state, &nodes, loads).or_else(|| move_copy(state, &nodes, loads))
 }
 
+/// Pairs of a more and a less loaded node whose loads differ by at least two, the most loaded first.
+fn uneven(nodes: &[NodeId], load: impl Fn(NodeId) -> usize) -> impl Iterator<Item = (NodeId, NodeId)> {
+    let mut by_load: Vec<(usize, NodeId)> = nodes.iter().map(|node| (load(*node), *node)).collect();
+    by_load.sort_unstable();
+    by_load.clone().into_iter().rev().flat_map(move |most| {
+        let less = by_load.clone().into_iter().take_while(move |least| least.0 + 2 <= most.0);
+        less.map(move |least| (most.1, least.1))
+    })
+}
+
 fn move_primary(state: &State, nodes: &[NodeId], loads: &Loads) -> Option<Change> {
-    let mut by_load = nodes.to_vec();
-    by_load.sort_by_key(|node| (loads.primaries(*node), *node));
-    for most in by_load.iter().rev() {
-        for least in &by_load {
-            if loads.primaries(*least) + 2 > loads.primaries(*most) {
-                break;
-            }
-            let fits =
-                |config: &&ShardConfig| config.primary == Some(*most) && config.in_sync.contains(least);
-            if let Some(config) = state.shards.iter().find(fits) {
-                let next = ShardConfig { primary: Some(*least), ..config.clone() };
-                return Some(Change::Configure { expected: config.epoch, config: next });
-            }
-        }
-    }
-    None
+    uneven(nodes, |node| loads.primaries(node)).find_map(|(most, least)| {
+        let fits = |config: &&ShardConfig| config.primary == Some(most) && config.in_sync.contains(&least);
+        let config = state.shards.iter().find(fits)?;
+        let next = ShardConfig { primary: Some(least), ..config.clone() };
+        Some(Change::Configure { expected: config.epoch, config: next })
+    })
 }
 
 fn move_copy(state: &State, nodes: &[NodeId], loads: &Loads) -> Option<Change> {
-    let most = nodes.iter().copied().max_by_key(|node| loads.copies(*node))?;
-    let least = nodes.iter().copied().min_by_key(|node| loads.copies(*node))?;
-    if loads.copies(least) + 2 > loads.copies(most) {
-        return None;
-    }
-    let moved = state.shards.iter().zip(&state.homes).find_map(|(config, homes)| {
-        let rest: Vec<NodeId> = homes.iter().copied().filter(|home| *home != most).collect();
-        // A move never puts two copies into one zone where they were in two.
-        let fits = homes.contains(&most)
-            && !homes.contains(&least)
-            && (!shares_zone(state, least, &rest) || shares_zone(state, most, &rest));
-        fits.then(|| (config.shard, homes.clone(), rest))
-    });
-    let (shard, from, mut to) = moved?;
-    to.push(least);
-    Some(Change::Home { shard, from, to })
+    uneven(nodes, |node| loads.copies(node)).find_map(|(most, least)| {
+        state.shards.iter().zip(&state.homes).find_map(|(config, homes)| {
+            let rest: Vec<NodeId> = homes.iter().copied().filter(|home| *home != most).collect();
+            // A move never puts two copies into one zone where they were in two.
+            let fits = homes.contains(&most)
+                && !homes.contains(&least)
+                && (!shares_zone(state, least, &rest) || shares_zone(state, most, &rest));
+            let to = rest.into_iter().chain([least]).collect();
+            fits.then(|| Change::Home { shard: config.shard, from: homes.clone(), to })
+        })
+    })
 }
 
 #[cfg(test)]

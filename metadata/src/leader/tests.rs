@@ -137,10 +137,10 @@ fn gone_nodes_without_data_are_forgotten_and_those_with_data_replaced() {
     assert!(scene.state.nodes.contains_key(&proxy), "it may still come back");
     scene.pass(15 * 60_000, &[2, 3, fourth.0], 1);
     assert!(!scene.state.nodes.contains_key(&proxy));
-    for shard in &scene.state.shards {
-        // The joiners are listed; promoting them is their primary's part.
-        assert!(!shard.holds(NodeId(1)));
-        assert_eq!(shard.in_sync.len() + shard.joining.len(), 3);
+    for (shard, homes) in scene.state.shards.iter().zip(&scene.state.homes) {
+        // Promoting the joiners, and dropping the dead from the in-sync set, is the living primary's part.
+        assert!(!homes.contains(&NodeId(1)) && homes.len() == 3, "{homes:?}");
+        assert!(homes.iter().all(|home| shard.holds(*home)));
     }
 }
 

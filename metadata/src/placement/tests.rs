@@ -308,7 +308,7 @@ fn check(before: &State, after: &State) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn promises_hold_whatever_happens(
