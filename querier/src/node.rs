@@ -138,6 +138,19 @@ impl Querier {
         tracing::info!(windows = report.windows, bytes = report.bytes, "data node flushed and stopped");
         Ok(())
     }
+
+    /// Ends everything without draining, as a crash would, but lets go of the directory.
+    #[cfg(test)]
+    pub(crate) async fn kill(self) {
+        self.shutdown.trigger();
+        drop(self.heartbeat);
+        let (store, maintenance) = (self.replicas.store.clone(), self.maintenance);
+        blocking(move || {
+            maintenance.stop();
+            store.close();
+        })
+        .await;
+    }
 }
 
 /// Runs a data node in a process of its own: serves gRPC on the listener until shutdown, then drains.

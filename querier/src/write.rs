@@ -80,13 +80,19 @@ impl Writer {
         let asked = Duration::from_millis(request.timeout_ms);
         let deadline = started + if asked.is_zero() { self.limit } else { asked.min(self.limit) };
         let shards: Vec<u32> = request.shards.iter().map(|part| part.shard).collect();
-        let replicas = self.replicas.clone();
-        let judging = self.pool.run(move || {
-            let parts = request.shards.into_iter();
-            parts.map(|part| start(&replicas, &tenant, part)).collect::<Vec<Started>>()
+        let (replicas, pool) = (self.replicas.clone(), self.pool.clone());
+        // In a task of its own, since what the log has taken must be noted even when the caller goes away.
+        let working = tokio::spawn(async move {
+            let judging = replicas.clone();
+            let judge = move || {
+                let parts = request.shards.into_iter();
+                parts.map(|part| start(&judging, &tenant, part)).collect::<Vec<Started>>()
+            };
+            let mut parts = pool.run(judge).await;
+            note_durable(replicas, &mut parts, (permit, reservation));
+            parts
         });
-        let mut parts = judging.await;
-        self.note_durable(&mut parts, permit, reservation);
+        let parts = working.await.map_err(Error::internal)?;
         let mut results = Vec::with_capacity(parts.len());
         for (shard, part) in shards.into_iter().zip(parts) {
             let outcome = self.finish(part, deadline).await;
@@ -104,35 +110,6 @@ impl Writer {
             Error::overloaded("this data node is at its memory bound: come back shortly", COME_BACK)
         })?;
         Ok((permit, reservation))
-    }
-
-    /// Tells the machines when entries are durable, whether or not the caller still waits. The request counts against
-    /// the bounds until then.
-    fn note_durable(&self, parts: &mut [Started], permit: OwnedSemaphorePermit, reservation: Reservation) {
-        let mut waiting = Vec::new();
-        for part in parts {
-            if let Started::Appended(appended) = part
-                && let Some(durable) = appended.durable.take()
-            {
-                waiting.push((appended.hosted.clone(), appended.seq, durable));
-            }
-        }
-        let replicas = self.replicas.clone();
-        tokio::spawn(async move {
-            let _held = (permit, reservation);
-            for (hosted, seq, durable) in waiting {
-                match durable.await {
-                    Ok(Ok(())) => {
-                        replicas.machine(&hosted, |machine, now_ms| machine.durable(now_ms, seq));
-                        hosted.progressed.notify_waiters();
-                    }
-                    Ok(Err(error)) => {
-                        tracing::error!(shard = hosted.id.0, %error, "cannot append to the log")
-                    }
-                    Err(_) => {}
-                }
-            }
-        });
     }
 
     /// Waits until a part is acknowledged.
@@ -176,6 +153,32 @@ impl Writer {
             }
         }
     }
+}
+
+/// Tells the machines when entries are durable, whether or not the caller still waits. The request counts against the
+/// bounds until then.
+fn note_durable(replicas: Arc<Replicas>, parts: &mut [Started], held: (OwnedSemaphorePermit, Reservation)) {
+    let mut waiting = Vec::new();
+    for part in parts {
+        if let Started::Appended(appended) = part
+            && let Some(durable) = appended.durable.take()
+        {
+            waiting.push((appended.hosted.clone(), appended.seq, durable));
+        }
+    }
+    tokio::spawn(async move {
+        let _held = held;
+        for (hosted, seq, durable) in waiting {
+            match durable.await {
+                Ok(Ok(())) => {
+                    replicas.machine(&hosted, |machine, now_ms| machine.durable(now_ms, seq));
+                    hosted.progressed.notify_waiters();
+                }
+                Ok(Err(error)) => tracing::error!(shard = hosted.id.0, %error, "cannot append to the log"),
+                Err(_) => {}
+            }
+        }
+    });
 }
 
 /// Judges one shard's part and appends it. On a blocking thread.

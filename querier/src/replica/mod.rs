@@ -8,6 +8,8 @@ mod propose;
 mod receive;
 mod send;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

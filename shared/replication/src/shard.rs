@@ -38,7 +38,7 @@ impl Default for Timing {
             follower_timeout_ms: 2_000,
             retry_ms: 200,
             confirm_ms: 5_000,
-            settle_ms: 500,
+            settle_ms: 1_000,
         }
     }
 }
