@@ -28,6 +28,8 @@ pub struct Config {
     pub max_fragments_in_flight: usize,
     /// How long to look for a live replica before a shard counts as missing, as `2s`.
     pub missing_shard_wait: String,
+    /// How long a data node may take for a fragment before another replica is asked too, as `2s`; `0` never asks twice.
+    pub hedge_after: String,
     /// How far an instant selector looks back for a sample, as `5m`.
     pub lookback_delta: String,
     /// The step of subqueries that name none, as `1m`.
@@ -55,6 +57,7 @@ impl Default for Config {
             max_partial_bytes: 512 << 20,
             max_fragments_in_flight: 256,
             missing_shard_wait: "2s".to_owned(),
+            hedge_after: "2s".to_owned(),
             lookback_delta: "5m".to_owned(),
             default_subquery_step: "1m".to_owned(),
             retention: "30d".to_owned(),
@@ -72,6 +75,7 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) query_timeout: Duration,
     pub(crate) missing_shard_wait: Duration,
+    pub(crate) hedge_after: Option<Duration>,
     pub(crate) lookback_ms: i64,
     pub(crate) default_subquery_step_ms: i64,
     pub(crate) retention_ms: Option<i64>,
@@ -89,10 +93,12 @@ impl Settings {
         };
         let duration = |ms: i64| Duration::from_millis(ms.unsigned_abs());
         let retention_ms = millis("retention", &config.retention, 0)?;
+        let hedge_ms = millis("hedge_after", &config.hedge_after, 0)?;
         let slow_ms = millis("slow_query", &config.slow_query, 0)?;
         Ok(Self {
             query_timeout: duration(millis("query_timeout", &config.query_timeout, 1)?),
             missing_shard_wait: duration(millis("missing_shard_wait", &config.missing_shard_wait, 0)?),
+            hedge_after: (hedge_ms > 0).then(|| duration(hedge_ms)),
             lookback_ms: millis("lookback_delta", &config.lookback_delta, 1)?,
             default_subquery_step_ms: millis("default_subquery_step", &config.default_subquery_step, 1)?,
             retention_ms: (retention_ms > 0).then_some(retention_ms),

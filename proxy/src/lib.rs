@@ -59,6 +59,7 @@ impl Proxy {
         let scatter_config = ScatterConfig {
             max_in_flight: settings.config.max_fragments_in_flight.max(1),
             retry_for: settings.missing_shard_wait,
+            hedge_after: settings.hedge_after,
         };
         let scatter = Scatter::new(deps.cluster, scatter_config, metrics.clone());
         let (running, waiting) = (settings.config.max_concurrent_queries, settings.config.max_queued_queries);

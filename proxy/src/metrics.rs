@@ -35,6 +35,8 @@ pub struct Metrics {
     pub partial_bytes: Counter,
     /// Fragments sent again to another replica.
     pub retries: Counter,
+    /// Fragments sent to a second replica because the first was slow.
+    pub hedges: Counter,
     /// Shards that were missing in answers.
     pub missing_shards: Counter,
     /// Raw samples that queries have read.
@@ -62,6 +64,7 @@ impl Metrics {
             partial_bytes: r.counter("tricord_proxy_partial_bytes_total", "Bytes of partials received"),
             retries: r
                 .counter("tricord_proxy_fragment_retries_total", "Fragments sent again to another replica"),
+            hedges: r.counter("tricord_proxy_fragment_hedges_total", "Fragments sent to a second replica too"),
             missing_shards: r
                 .counter("tricord_proxy_missing_shards_total", "Shards that were missing in answers"),
             samples: r.counter("tricord_proxy_samples_read_total", "Raw samples that queries have read"),

@@ -5,6 +5,7 @@
 
 mod assign;
 mod call;
+mod hedge;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -81,11 +82,13 @@ pub struct ScatterConfig {
     pub max_in_flight: usize,
     /// How long to look for a live replica before a shard counts as missing.
     pub retry_for: Duration,
+    /// How long a node may take before another replica is asked too; `None` never asks twice.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Default for ScatterConfig {
     fn default() -> Self {
-        Self { max_in_flight: 256, retry_for: Duration::from_secs(2) }
+        Self { max_in_flight: 256, retry_for: Duration::from_secs(2), hedge_after: Some(Duration::from_secs(2)) }
     }
 }
 
@@ -100,6 +103,7 @@ pub struct Scatter {
     config: ScatterConfig,
     metrics: Metrics,
     turn: AtomicU64,
+    hedges: hedge::Allowance,
 }
 
 /// What is still to be answered.
@@ -125,7 +129,7 @@ impl Scatter {
     #[must_use]
     pub fn new(cluster: Cluster, config: ScatterConfig, metrics: Metrics) -> Self {
         let permits = Arc::new(Semaphore::new(config.max_in_flight));
-        Self { cluster, permits, config, metrics, turn: AtomicU64::new(0) }
+        Self { cluster, permits, config, metrics, turn: AtomicU64::new(0), hedges: hedge::Allowance::default() }
     }
 
     /// The cluster it asks.
@@ -165,14 +169,16 @@ impl Scatter {
             let assigned = assign::assign(&map, &waiting, &progress.tried, &local, job.spread, turn);
             for (node, shards) in assigned.by_node {
                 for shards in batches(shards, progress.alone) {
-                    in_flight.push(self.call(job, map.cluster_id.clone(), node, shards, encoded.clone()));
+                    in_flight.push(self.ask(job, map.clone(), node, shards, encoded.clone()));
                 }
             }
             progress.waiting = assigned.nobody;
             match in_flight.next().await {
-                Some(Ok((partial, report))) => {
-                    done.partials.push(partial);
-                    done.calls.push(report);
+                Some(Ok(answers)) => {
+                    for (partial, report) in answers {
+                        done.partials.push(partial);
+                        done.calls.push(report);
+                    }
                 }
                 Some(Err(refused)) => self.refused(refused, &mut progress)?,
                 None if progress.waiting.is_empty() => break,

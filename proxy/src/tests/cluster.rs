@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -57,13 +57,14 @@ pub(super) struct FakeNode {
     pub(super) shards: HashMap<ShardId, Memory>,
     /// What the next calls are refused with.
     pub(super) refusals: Mutex<Vec<WireError>>,
+    /// Whether it takes requests and never answers.
+    pub(super) hangs: AtomicBool,
     /// How often it was asked to execute.
     pub(super) asked: AtomicUsize,
 }
 
 impl FakeNode {
     fn run(&self, request: &pb::ExecuteRequest) -> Result<Partial, WireError> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
         if let Some(refusal) = self.refusals.lock().pop() {
             return Err(refusal);
         }
@@ -172,6 +173,10 @@ impl DataNode for FakeNode {
         &self,
         request: pb::ExecuteRequest,
     ) -> Result<ResponseStream<pb::ExecuteChunk>, WireError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         // In pieces of 100 bytes, as a stream may cut anywhere.
         let bytes = self.run(&request)?.encode().map_err(WireError::internal)?;
         let chunks: Vec<_> =
@@ -236,7 +241,7 @@ impl FakeCluster {
             })
             .collect();
         let config =
-            Config { retention: "0".into(), missing_shard_wait: "100ms".into(), ..Config::default() };
+            Config { retention: "0".into(), missing_shard_wait: "100ms".into(), hedge_after: "50ms".into(), ..Config::default() };
         let deps = Deps { cluster: cluster.clone(), metrics: tricord_runtime::Metrics::new() };
         let proxy = Proxy::new(config, deps).unwrap();
         Self { nodes: fakes, cluster, router: proxy.router() }

@@ -97,3 +97,32 @@ async fn a_deadline_ends_a_query() {
     let (status, body) = cluster.get("/api/v1/query?query=up&time=400&timeout=10ms").await;
     assert_eq!((status, &body["errorType"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("timeout")));
 }
+
+#[tokio::test]
+async fn a_node_that_hangs_does_not_hold_up_the_answer() {
+    let cluster = FakeCluster::new(&example(), 3, 3, 3);
+    let (_, expected) = cluster.get("/api/v1/query?query=sum(up)&time=400").await;
+    cluster.nodes[0].hangs.store(true, Ordering::Relaxed);
+    let (_, body) = cluster.get("/api/v1/query?query=sum(up)&time=400").await;
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_is_given_up_when_the_map_says_so() {
+    let cluster = FakeCluster::new(&example(), 1, 2, 1);
+    cluster.nodes[0].hangs.store(true, Ordering::Relaxed);
+    let mut map = (*cluster.cluster.map()).clone();
+    map.version = 2;
+    map.shards[0].in_sync = vec![NodeId(2)];
+    let asked = cluster.nodes[0].clone();
+    let handle = cluster.cluster.clone();
+    let change = tokio::spawn(async move {
+        while asked.asked.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        handle.set_map(map)
+    });
+    let (_, body) = cluster.get("/api/v1/query?query=count(up)&time=400").await;
+    assert_eq!(body["data"]["result"][0]["value"][1], json!("12"), "{body}");
+    assert!(change.await.unwrap());
+}

@@ -71,6 +71,7 @@ impl Proxy {
             spread: Spread::Few,
             deadline: std::time::Instant::now() + settings.query_timeout,
         };
+        let _turn = self.engine().gate.enter(job.deadline).await?;
         self.scatter().run(&job).await
     }
 
