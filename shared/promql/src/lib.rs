@@ -13,6 +13,7 @@ pub mod json;
 mod kernels;
 mod lexer;
 pub mod parser;
+pub mod promqltest;
 pub mod storage;
 mod text;
 mod typecheck;
