@@ -131,13 +131,9 @@ impl World {
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         let Some(victim) = ids.get(self.rng.random_range(0..ids.len())).copied() else { return };
         match self.rng.random_range(0..600) {
-            0 => {
-                let until = self.now_ms + self.rng.random_range(10..8_000);
-                self.down_until.insert(victim, until);
-                if let Some(node) = self.nodes.get_mut(&victim) {
-                    node.crash();
-                }
-            }
+            0 => self.crash(victim, 8_000),
+            // A primary that is back before anybody has noticed.
+            6 | 7 => self.crash(self.view.primary.unwrap_or(victim), 300),
             1 => {
                 self.cut_off.insert(victim);
             }
@@ -145,6 +141,14 @@ impl World {
             // Metadata may believe that a living primary is dead.
             5 => self.fail_over(),
             _ => {}
+        }
+    }
+
+    fn crash(&mut self, victim: NodeId, most_ms: u64) {
+        let until = self.now_ms + self.rng.random_range(10..most_ms);
+        self.down_until.insert(victim, until);
+        if let Some(node) = self.nodes.get_mut(&victim) {
+            node.crash();
         }
     }
 

@@ -96,7 +96,8 @@ impl Node {
         self.pulses.clear();
         self.answers.clear();
         self.next_beacon_ms = 0;
-        self.sync_ms = rng.random_range(1..60);
+        self.sync_ms =
+            if rng.random_bool(0.25) { rng.random_range(150..400) } else { rng.random_range(1..60) };
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
