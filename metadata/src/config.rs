@@ -56,8 +56,8 @@ impl Default for Config {
             node_gone_after_ms: 15 * 60_000,
             settle_ms: 1_000,
             calm_after_ms: 30_000,
-            heartbeat_ms: 200,
-            election_ms: 1_000,
+            heartbeat_ms: 250,
+            election_ms: 1_250,
         }
     }
 }

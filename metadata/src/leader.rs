@@ -41,6 +41,8 @@ pub(crate) struct Watchman {
     version: u64,
     changed: Instant,
     moved: Option<Instant>,
+    /// Whether people were told that too few data nodes are there.
+    complained: bool,
 }
 
 impl Watchman {
@@ -59,6 +61,7 @@ impl Watchman {
             version: 0,
             changed: now,
             moved: None,
+            complained: false,
         }
     }
 
@@ -156,6 +159,17 @@ impl Watchman {
         self.gone(now).into_iter().filter(|id| state.copies_on(*id) == 0).collect()
     }
 
+    /// Says once what the first placement waits for.
+    fn complain(&mut self, state: &State, facts: &Facts) {
+        let unplaced = state.shards.iter().any(|shard| shard.primary.is_none());
+        if unplaced && facts.settled && !self.complained {
+            let alive = state.data_nodes().filter(|node| node.alive).count();
+            let wanted = state.min_insync;
+            tracing::info!(alive, wanted, "shards wait for data nodes: writes need {wanted} copies");
+            self.complained = true;
+        }
+    }
+
     fn plan(&mut self, state: &State, now: Instant) -> Vec<Command> {
         let enough = state.data_nodes().count() >= state.replicas as usize;
         // Fewer nodes than copies: the missing ones get more time to arrive.
@@ -168,6 +182,7 @@ impl Watchman {
         };
         let changes = placement::plan(state, &facts);
         if changes.is_empty() {
+            self.complain(state, &facts);
             return Vec::new();
         }
         if facts.calm && is_move(state, &changes) {

@@ -4,7 +4,7 @@ mod birth;
 mod calls;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -38,6 +38,8 @@ impl Deps {
 
 /// A running metadata member; the calls are those of [`tricord_wire::Metadata`].
 pub struct Member {
+    /// Itself, for work that goes on when its caller goes away.
+    own: Weak<Member>,
     config: Config,
     dial: Arc<dyn Dial>,
     disk: Arc<Disk>,
@@ -63,7 +65,8 @@ pub async fn start(config: Config, deps: Deps, shutdown: Shutdown) -> Result<Arc
     config.check()?;
     let dir = config.data_dir.clone();
     let disk = tokio::task::spawn_blocking(move || Disk::open(&dir)).await.map_err(Error::internal)??;
-    let member = Arc::new(Member {
+    let member = Arc::new_cyclic(|own| Member {
+        own: own.clone(),
         watchman: Mutex::new(Watchman::new(&config, Instant::now())),
         metrics: MemberMetrics::new(&deps.metrics),
         dial: deps.dial,
@@ -126,6 +129,18 @@ impl Member {
             return Err(Error::new(ErrorKind::Unavailable, "the cluster is being born"));
         }
         Ok(group)
+    }
+
+    /// Runs something to its end even when the caller goes away: a birth or a change of members that stops half-way
+    /// could leave an identity on a disk that nobody acts on.
+    async fn finish<T, Work>(&self, work: impl FnOnce(Arc<Self>) -> Work) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        Work: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let stopping = || Error::new(ErrorKind::Unavailable, "this metadata member stops");
+        let own = self.own.upgrade().ok_or_else(stopping)?;
+        tokio::spawn(work(own)).await.map_err(|_| stopping())?
     }
 
     fn timing(&self) -> Timing {

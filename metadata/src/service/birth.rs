@@ -37,6 +37,11 @@ impl Member {
             Group::open(self.disk.clone(), identity, self.timing(), self.dial.clone(), self.states.clone())
                 .await?;
         let group = Arc::new(group);
+        let own = group.members().into_iter().find(|(member, ..)| *member == group.identity().member);
+        if let Some((member, known, _)) = own.filter(|(_, known, _)| *known != self.config.advertise) {
+            let advertise = &self.config.advertise;
+            tracing::warn!(member, known, advertise, "the other members know this one under another address");
+        }
         *self.group.write() = Some(group.clone());
         self.wake.notify_one();
         Ok(group)

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tricord_metadata_client::convert;
 use tricord_model::{Epoch, NodeId};
-use tricord_routing::NodeInfo;
+use tricord_routing::{NodeInfo, NodeRole};
 use tricord_wire::proto::metadata as pb;
 use tricord_wire::proto::metadata::raft_request::Kind;
 use tricord_wire::{Error, ErrorKind, Metadata, ResponseStream};
@@ -103,7 +103,7 @@ impl Metadata for Member {
     }
 
     async fn init(&self, request: pb::InitRequest) -> Result<pb::InitResponse, Error> {
-        let cluster_id = self.give_birth(request).await?;
+        let cluster_id = self.finish(|own| async move { own.give_birth(request).await }).await?;
         Ok(pb::InitResponse { cluster_id })
     }
 
@@ -111,24 +111,9 @@ impl Metadata for Member {
         &self,
         request: pb::ChangeMemberRequest,
     ) -> Result<pb::ChangeMemberResponse, Error> {
-        let group = self.leading()?;
-        let _one = self.changing.lock().await;
-        let known = group.members();
-        if request.remove {
-            if known.len() == 1 {
-                return Err(Error::new(ErrorKind::Invalid, "the last member cannot be removed"));
-            }
-            if !known.iter().any(|(member, ..)| *member == request.member) {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("there is no member {}", request.member),
-                ));
-            }
-            group.remove_member(request.member).await?;
-        } else {
-            self.add_member(&group, &request.rpc).await?;
-        }
-        Ok(pb::ChangeMemberResponse { members: members(&group) })
+        self.leading()?;
+        let members = self.finish(|own| async move { own.change_members(request).await }).await?;
+        Ok(pb::ChangeMemberResponse { members })
     }
 
     async fn drain(&self, request: pb::DrainRequest) -> Result<pb::DrainResponse, Error> {
@@ -143,7 +128,7 @@ impl Metadata for Member {
         let kind = Kind::try_from(request.kind)
             .map_err(|_| Error::new(ErrorKind::Invalid, "a raft message of an unknown kind"))?;
         if kind == Kind::Identify {
-            return self.learn_identity(&request).await;
+            return self.finish(|own| async move { own.learn_identity(&request).await }).await;
         }
         let group = self.joined()?;
         let own = group.identity();
@@ -187,6 +172,27 @@ impl Member {
         Ok(pb::RaftResponse { body: Bytes::new(), member: group.identity().member })
     }
 
+    async fn change_members(&self, request: pb::ChangeMemberRequest) -> Result<Vec<pb::MemberStatus>, Error> {
+        let _one = self.changing.lock().await;
+        let group = self.leading()?;
+        if request.remove {
+            let known = group.members();
+            if !known.iter().any(|(member, ..)| *member == request.member) {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("there is no member {}", request.member),
+                ));
+            }
+            if known.len() == 1 {
+                return Err(Error::new(ErrorKind::Invalid, "the last member cannot be removed"));
+            }
+            group.remove_member(request.member).await?;
+        } else {
+            self.add_member(&group, &request.rpc).await?;
+        }
+        Ok(members(&group))
+    }
+
     /// A new member: an id of its own, an identity on its disk, the log, then a vote.
     async fn add_member(&self, group: &crate::raft::Group, address: &str) -> Result<(), Error> {
         let half_way = group.members().into_iter().find(|(_, known, _)| known == address);
@@ -215,9 +221,13 @@ fn node_info(request: &pb::RegisterRequest) -> Result<NodeInfo, Error> {
     if request.token.is_empty() || texts.iter().any(|text| text.len() > MAX_TEXT) {
         return Err(invalid("a registration without a token, or with a text of more than 256 bytes"));
     }
+    let role = convert::role_from_name(&address.role)?;
+    if matches!(role, NodeRole::Querier | NodeRole::All) && address.rpc.is_empty() {
+        return Err(invalid("a data node needs an address for the other roles; set --advertise"));
+    }
     Ok(NodeInfo {
         id: NodeId(request.node),
-        role: convert::role_from_name(&address.role)?,
+        role,
         rpc: address.rpc,
         http: address.http,
         zone: address.zone,

@@ -345,16 +345,17 @@ impl Cluster {
         self.ask(limit, |member| async move { member.status(pb::MetadataStatusRequest {}).await }).await
     }
 
-    /// Births the cluster.
+    /// Births the cluster, through the first of the metadata addresses.
     ///
     /// # Errors
-    /// `Conflict` when one exists, `Invalid` when the request makes no sense.
+    /// `Conflict` when one exists, `Invalid` when the request makes no sense, or the last failure when the time is
+    /// over; the birth may go on all the same, and asking again then answers `Conflict`.
     pub async fn init(&self, request: pb::InitRequest, limit: Duration) -> Result<pb::InitResponse, Error> {
         let ask = |member: Arc<dyn Metadata>| {
             let request = request.clone();
             async move { member.init(request).await }
         };
-        self.ask(limit, ask).await
+        self.members()?.first().call_patiently(limit, limit, ask).await
     }
 
     /// Marks a node as leaving, or takes the mark back. Returns how many shards still have a copy there.
@@ -381,7 +382,7 @@ impl Cluster {
             let request = request.clone();
             async move { member.change_member(request).await }
         };
-        Ok(self.ask(limit, ask).await?.members)
+        Ok(self.members()?.call_patiently(limit, limit, ask).await?.members)
     }
 
     async fn ask<T, F, Answer>(&self, limit: Duration, ask: F) -> Result<T, Error>
@@ -389,9 +390,14 @@ impl Cluster {
         F: Fn(Arc<dyn Metadata>) -> Answer,
         Answer: Future<Output = Result<T, Error>>,
     {
-        match &self.0.members {
-            Some(members) => members.call(limit, ask).await,
-            None => Err(Error::new(ErrorKind::Unavailable, "a fixed map has no metadata service")),
-        }
+        self.members()?.call(limit, ask).await
+    }
+
+    fn members(&self) -> Result<&Members, Error> {
+        let none = || Error::new(ErrorKind::Unavailable, "a fixed map has no metadata service");
+        self.0.members.as_ref().ok_or_else(none)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,12 @@ impl Members {
         Self { dial, addresses, try_timeout: TRY_TIMEOUT, metrics, state: Mutex::default() }
     }
 
+    /// Only the first of them: whoever births a cluster must not be two.
+    pub(crate) fn first(&self) -> Self {
+        let first = self.addresses.first().cloned().into_iter().collect();
+        Self::new(self.dial.clone(), first, self.metrics.clone())
+    }
+
     /// The same members for another task or runtime, with another limit for one try.
     pub(crate) fn separate(&self, try_timeout: Duration) -> Self {
         Self { try_timeout, ..Self::new(self.dial.clone(), self.addresses.clone(), self.metrics.clone()) }
@@ -86,12 +92,26 @@ impl Members {
         F: Fn(Arc<dyn Metadata>) -> Answer,
         Answer: Future<Output = Result<T, Error>>,
     {
+        self.call_patiently(limit, self.try_timeout, ask).await
+    }
+
+    /// As [`Members::call`], for calls that may take their time.
+    pub(crate) async fn call_patiently<T, F, Answer>(
+        &self,
+        limit: Duration,
+        try_timeout: Duration,
+        ask: F,
+    ) -> Result<T, Error>
+    where
+        F: Fn(Arc<dyn Metadata>) -> Answer,
+        Answer: Future<Output = Result<T, Error>>,
+    {
         let deadline = Instant::now() + limit;
         let mut backoff = FIRST_BACKOFF;
         let mut hints = 0;
         loop {
             let (address, member) = self.pick()?;
-            let left = deadline.saturating_duration_since(Instant::now()).min(self.try_timeout);
+            let left = deadline.saturating_duration_since(Instant::now()).min(try_timeout);
             let error = match timeout(left, ask(member)).await {
                 Ok(Ok(answer)) => {
                     self.answered(&address);
