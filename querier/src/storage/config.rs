@@ -7,7 +7,7 @@ use tricord_model::{Epoch, Seq, ShardId};
 
 /// When log entries reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FsyncMode {
+pub(crate) enum FsyncMode {
     /// Before they are called durable; writes that arrive meanwhile share the next sync.
     Always,
     /// Every so many milliseconds: a crash of the machine may lose what was written since.
@@ -16,31 +16,31 @@ pub enum FsyncMode {
 
 /// How a store works.
 #[derive(Clone, Debug)]
-pub struct StoreConfig {
+pub(crate) struct StoreConfig {
     /// Where everything lies; made where missing.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// How long samples and spans are kept, in milliseconds; `None` keeps everything.
-    pub retention_ms: Option<i64>,
+    pub(crate) retention_ms: Option<i64>,
     /// When log entries reach the disk.
-    pub fsync: FsyncMode,
+    pub(crate) fsync: FsyncMode,
     /// The bound for data not yet written out, in bytes; writes past it are refused.
-    pub memory_limit_bytes: u64,
+    pub(crate) memory_limit_bytes: u64,
     /// The length of a window, in milliseconds. Fixed once data is written.
-    pub window_ms: i64,
+    pub(crate) window_ms: i64,
     /// How far ahead of the clock a sample may lie, in milliseconds.
-    pub future_ms: i64,
+    pub(crate) future_ms: i64,
     /// The size from which a new log segment is begun, in bytes.
-    pub segment_bytes: u64,
+    pub(crate) segment_bytes: u64,
     /// Log segments kept for replicas that fall behind, even when everything in them is written out.
-    pub keep_segments: usize,
+    pub(crate) keep_segments: usize,
     /// RocksDB's block cache, in bytes.
-    pub block_cache_bytes: usize,
+    pub(crate) block_cache_bytes: usize,
 }
 
 impl StoreConfig {
     /// The defaults for a directory.
     #[must_use]
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
             retention_ms: Some(30 * 86_400_000),
@@ -57,105 +57,105 @@ impl StoreConfig {
 
 /// One log entry of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The shard.
-    pub shard: ShardId,
+    pub(crate) shard: ShardId,
     /// Its place in the shard's log.
-    pub seq: Seq,
+    pub(crate) seq: Seq,
     /// The epoch of the primary that ordered it.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// What the primary judged.
-    pub payload: Bytes,
+    pub(crate) payload: Bytes,
 }
 
 /// A place in a shard's log; zeros before the first entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// The entry.
-    pub seq: Seq,
+    pub(crate) seq: Seq,
     /// The epoch it was written under.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
 }
 
 /// What a primary made of a batch.
 #[derive(Clone, Debug, Default)]
-pub struct Judged {
+pub(crate) struct Judged {
     /// The entry to append. A judged batch must be appended, unless it is empty.
-    pub payload: Bytes,
+    pub(crate) payload: Bytes,
     /// Whether nothing was accepted, so that nothing needs to be appended.
-    pub is_empty: bool,
+    pub(crate) is_empty: bool,
     /// What was accepted and refused.
-    pub counts: Counts,
+    pub(crate) counts: Counts,
 }
 
 /// What of a batch was accepted and refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Float samples accepted.
-    pub samples: u64,
+    pub(crate) samples: u64,
     /// Native histograms accepted.
-    pub histograms: u64,
+    pub(crate) histograms: u64,
     /// Exemplars accepted.
-    pub exemplars: u64,
+    pub(crate) exemplars: u64,
     /// Spans accepted.
-    pub spans: u64,
+    pub(crate) spans: u64,
     /// Delta points that were there already; accepted, and without effect.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Samples refused for good.
-    pub rejected_samples: u64,
+    pub(crate) rejected_samples: u64,
     /// Exemplars refused for good.
-    pub rejected_exemplars: u64,
+    pub(crate) rejected_exemplars: u64,
     /// Spans refused for good.
-    pub rejected_spans: u64,
+    pub(crate) rejected_spans: u64,
     /// The first reasons, for people.
-    pub reasons: Vec<String>,
+    pub(crate) reasons: Vec<String>,
 }
 
 /// How far [`super::Store::open`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Log bytes read back so far.
-    pub done_bytes: u64,
+    pub(crate) done_bytes: u64,
     /// Log bytes there are.
-    pub total_bytes: u64,
+    pub(crate) total_bytes: u64,
 }
 
 /// What a flush has written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlushReport {
+pub(crate) struct FlushReport {
     /// Windows written (one per node and window, however many shards).
-    pub windows: u64,
+    pub(crate) windows: u64,
     /// Bytes of the files written.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Samples written.
-    pub samples: u64,
+    pub(crate) samples: u64,
     /// Spans written.
-    pub spans: u64,
+    pub(crate) spans: u64,
     /// Parts that had to stay in memory, since their last entries are not committed yet.
-    pub uncommitted: u64,
+    pub(crate) uncommitted: u64,
 }
 
 /// Counts of what a store holds and did, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreStats {
+pub(crate) struct StoreStats {
     /// Bytes of data not yet written out.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// Series in memory.
-    pub series: u64,
+    pub(crate) series: u64,
     /// Samples appended to the head since the start.
-    pub samples: u64,
+    pub(crate) samples: u64,
     /// Samples dropped since their series had a value for the same time, found when windows were written.
-    pub duplicate_samples: u64,
+    pub(crate) duplicate_samples: u64,
     /// Spans appended to the head since the start.
-    pub spans: u64,
+    pub(crate) spans: u64,
     /// Entries appended to the log since the start.
-    pub log_entries: u64,
+    pub(crate) log_entries: u64,
     /// Syncs of the log since the start.
-    pub log_syncs: u64,
+    pub(crate) log_syncs: u64,
     /// Bytes of log on disk.
-    pub log_bytes: u64,
+    pub(crate) log_bytes: u64,
     /// Bytes of RocksDB files.
-    pub disk_bytes: u64,
+    pub(crate) disk_bytes: u64,
     /// Windows written since the start.
-    pub flushed_windows: u64,
+    pub(crate) flushed_windows: u64,
 }

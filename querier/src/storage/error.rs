@@ -6,7 +6,7 @@ use tricord_wire::ErrorKind;
 
 /// Why storage refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Memory is at its bound; the writes already taken must be written out first.
     #[error("{used} bytes of data not yet written out reach the limit of {limit}: retry later or raise the memory limit")]
     Overloaded {
@@ -67,7 +67,7 @@ pub enum Error {
 impl Error {
     /// What kind of failure it is, for the wire.
     #[must_use]
-    pub fn kind(&self) -> ErrorKind {
+    pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Overloaded { .. } => ErrorKind::Overloaded,
             Self::Limit { .. } => ErrorKind::Limit,
@@ -86,7 +86,7 @@ impl Error {
 
     /// Whether the same call may succeed later.
     #[must_use]
-    pub fn retryable(&self) -> bool {
+    pub(crate) fn retryable(&self) -> bool {
         matches!(self.kind(), ErrorKind::Overloaded | ErrorKind::NotServing | ErrorKind::Unavailable)
     }
 

@@ -2,16 +2,30 @@
 //!
 //! A write goes `judge` (primary only) → `append` (log, durable, then the head) → `commit` → `flush` (a window becomes
 //! sorted files in RocksDB). A [`Reader`] sees head and files as one. Everything is synchronous and thread-safe; time
-//! is an argument. Who the primary is, and when an entry is committed, is decided elsewhere.
+//! is an argument. Who the primary is, and when an entry is committed, is decided elsewhere. FORMAT.md describes every
+//! key and block.
 
+mod block;
 mod config;
+mod disk;
 mod error;
+mod flush;
+mod head;
+mod keys;
+mod log;
+mod maintain;
+mod merge;
+mod open;
 mod reader;
+mod snapshot;
+mod state;
 mod store;
 
-pub use config::{
-    Counts, Entry, FlushReport, FsyncMode, Judged, Position, Progress, StoreConfig, StoreStats,
-};
-pub use error::Error;
-pub use reader::Reader;
-pub use store::{SnapshotChunks, Store};
+#[cfg(test)]
+mod tests;
+
+pub(crate) use config::{Counts, Entry, FlushReport, FsyncMode, Judged, Position, Progress, StoreConfig, StoreStats};
+pub(crate) use error::Error;
+pub(crate) use reader::Reader;
+pub(crate) use snapshot::SnapshotChunks;
+pub(crate) use store::Store;

@@ -1,67 +1,345 @@
-//! The store: one per data node.
+//! The store: one per data node. Calls from outside come in here and go to the log, the head or RocksDB.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 use tricord_model::{Batch, Epoch, Seq, ShardId, Tenant};
+use tricord_rocks::Rocks;
 
-use super::{Entry, Error, FlushReport, Judged, Position, Progress, Reader, StoreConfig, StoreStats};
+use super::head::{Rules, Shard};
+use super::keys;
+use super::log::{Kind, Log, Sink};
+use super::{Entry, Error, FlushReport, Judged, Position, Reader, StoreConfig, StoreStats};
 
-/// A shard's state in chunks of at most 1 MiB.
-pub type SnapshotChunks = Box<dyn Iterator<Item = Result<Vec<u8>, Error>> + Send>;
+
+/// A shard with its lock.
+pub(crate) struct Cell {
+    pub(crate) id: ShardId,
+    pub(crate) state: RwLock<Shard>,
+    /// The shard's memory as last measured, so that the sum needs no locks.
+    bytes: AtomicU64,
+}
+
+impl Cell {
+    pub(crate) fn new(shard: Shard) -> Arc<Self> {
+        let cell = Self { id: shard.id, state: RwLock::new(shard), bytes: AtomicU64::new(0) };
+        cell.measure();
+        Arc::new(cell)
+    }
+
+    pub(crate) fn measure(&self) {
+        let bytes = self.state.read().bytes() as u64;
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Counts since the start.
+#[derive(Default)]
+pub(crate) struct Counters {
+    samples: AtomicU64,
+    spans: AtomicU64,
+    duplicates: AtomicU64,
+    windows: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn flushed(&self, duplicates: u64) {
+        self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
+        self.windows.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the store shares with the thread that applies entries.
+pub(crate) struct Inner {
+    pub(crate) config: StoreConfig,
+    pub(crate) rocks: Rocks,
+    pub(crate) shards: RwLock<BTreeMap<ShardId, Arc<Cell>>>,
+    /// Held while windows are written: one flush at a time.
+    pub(crate) flushing: Mutex<()>,
+    /// Held while rows are collected and written, so that an older state never overwrites a newer one.
+    pub(crate) writing_rows: Mutex<()>,
+    /// The highest generation begun in each window.
+    pub(crate) generations: Mutex<HashMap<i64, u32>>,
+    pub(crate) counters: Counters,
+    /// Snapshots being read: while there are any, nothing they read is removed.
+    pub(crate) pins: AtomicUsize,
+    pub(crate) log: OnceLock<Arc<Log>>,
+}
 
 /// Everything that one data node stores.
-pub struct Store {
-    config: StoreConfig,
+pub(crate) struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Inner {
+    pub(crate) fn find(&self, shard: ShardId) -> Option<Arc<Cell>> {
+        self.shards.read().get(&shard).cloned()
+    }
+
+    pub(crate) fn cell(&self, shard: ShardId) -> Result<Arc<Cell>, Error> {
+        self.find(shard).ok_or(Error::UnknownShard(shard))
+    }
+
+    pub(crate) fn cells(&self) -> Vec<Arc<Cell>> {
+        self.shards.read().values().cloned().collect()
+    }
+
+    /// Where files are written before they become part of the database; on the same file system.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.config.dir.join("staging")
+    }
+
+    pub(crate) fn memory(&self) -> u64 {
+        let shards: u64 = self.shards.read().values().map(|cell| cell.bytes.load(Ordering::Relaxed)).sum();
+        shards + self.log.get().map_or(0, |log| log.queued_bytes())
+    }
+
+    pub(crate) fn log(&self) -> Result<&Arc<Log>, Error> {
+        self.log.get().ok_or_else(|| Error::Closed("it is being opened".to_owned()))
+    }
+
+    pub(crate) fn log_epoch_at(&self, shard: ShardId, seq: Seq) -> Option<Epoch> {
+        self.log.get()?.epoch_at(shard, seq)
+    }
+
+    /// Makes the log durable in any mode; while opening there is nothing to do.
+    pub(crate) fn sync_log(&self) -> Result<(), Error> {
+        self.log.get().map_or(Ok(()), |log| log.sync())
+    }
+
+    /// Applies an entry to its shard's head.
+    pub(crate) fn apply(&self, entry: &Entry) -> Result<(), Error> {
+        // A shard dropped meanwhile needs nothing.
+        let Some(cell) = self.find(entry.shard) else { return Ok(()) };
+        let (applied, bytes) = {
+            let mut shard = cell.state.write();
+            let applied = shard.apply(entry)?;
+            (applied, shard.bytes() as u64)
+        };
+        cell.bytes.store(bytes, Ordering::Relaxed);
+        self.counters.samples.fetch_add(applied.samples, Ordering::Relaxed);
+        self.counters.spans.fetch_add(applied.spans, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The applying end of the log.
+pub(crate) struct Applier(pub(crate) Arc<Inner>);
+
+impl Sink for Applier {
+    fn apply(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.0.apply(entry)
+    }
 }
 
 impl Store {
-    /// Opens or creates a store: replays the log, cuts a torn tail, reports other damage.
-    pub fn open(config: StoreConfig, progress: &dyn Fn(Progress)) -> Result<Arc<Self>, Error> { let _ = (config, progress); Err(nyb()) }
     /// Shards with local state, ascending.
-    pub fn shards(&self) -> Vec<ShardId> { let _ = &self.config; Vec::new() }
+    #[must_use]
+    pub(crate) fn shards(&self) -> Vec<ShardId> {
+        self.inner.shards.read().keys().copied().collect()
+    }
+
     /// Makes an empty shard; nothing happens where it exists.
-    pub fn create_shard(&self, shard: ShardId) -> Result<(), Error> { let _ = shard; Err(nyb()) }
-    /// Forgets a shard with all its data.
-    pub fn drop_shard(&self, shard: ShardId) -> Result<(), Error> { let _ = shard; Err(nyb()) }
+    ///
+    /// # Errors
+    /// [`Error`] when the disk fails.
+    pub(crate) fn create_shard(&self, shard: ShardId) -> Result<(), Error> {
+        if self.inner.find(shard).is_some() {
+            return Ok(());
+        }
+        self.inner.log()?.control(Kind::Reset, shard, Position::default())?;
+        let cell = Cell::new(Shard::new(shard, Position::default(), Epoch(0), self.inner.config.window_ms));
+        self.inner.write_meta(&cell)?;
+        self.inner.shards.write().entry(shard).or_insert(cell);
+        Ok(())
+    }
+
+    /// Forgets a shard with all its data; nothing happens where it is not there.
+    ///
+    /// # Errors
+    /// [`Error`] when the disk fails.
+    pub(crate) fn drop_shard(&self, shard: ShardId) -> Result<(), Error> {
+        let _no_flush = self.inner.flushing.lock();
+        let Some(cell) = self.inner.shards.write().remove(&shard) else { return Ok(()) };
+        let _no_rows = self.inner.writing_rows.lock();
+        let windows: Vec<i64> = cell.state.read().marks.keys().copied().collect();
+        self.inner.erase(shard, &windows)
+    }
+
     /// The last durable entry.
-    pub fn position(&self, shard: ShardId) -> Position { let _ = shard; Position::default() }
-    /// The last committed entry known.
-    pub fn committed(&self, shard: ShardId) -> Seq { let _ = shard; Seq(0) }
+    #[must_use]
+    pub(crate) fn position(&self, shard: ShardId) -> Position {
+        self.inner.log.get().map(|log| log.position(shard)).unwrap_or_default()
+    }
+
+    /// The last entry known to be committed.
+    #[must_use]
+    pub(crate) fn committed(&self, shard: ShardId) -> Seq {
+        self.inner.find(shard).map_or(Seq(0), |cell| cell.state.read().committed)
+    }
+
     /// The highest epoch seen.
-    pub fn stored_epoch(&self, shard: ShardId) -> Epoch { let _ = shard; Epoch(0) }
-    /// Stores the highest epoch seen; durable on return.
-    pub fn store_epoch(&self, shard: ShardId, epoch: Epoch) -> Result<(), Error> { let _ = (shard, epoch); Err(nyb()) }
-    /// Primary: judges a batch; call under the shard's order lock, in sequence order. What it accepts must be appended.
-    pub fn judge(&self, shard: ShardId, tenant: &Tenant, batch: Batch, now_ms: i64) -> Result<Judged, Error> { let _ = (shard, tenant, batch, now_ms); Err(nyb()) }
-    /// Appends entries of any mix of shards; resolves when they are durable and applied. Never blocks.
-    pub fn append(&self, entries: Vec<Entry>) -> oneshot::Receiver<Result<(), Error>> { let _ = entries; oneshot::channel().1 }
-    /// Entries up to this one are committed.
-    pub fn commit(&self, shard: ShardId, seq: Seq) { let _ = (shard, seq); }
-    /// Entries after `after`; `None` where they are trimmed and a snapshot is needed. At least one entry when there is any.
-    pub fn entries(&self, shard: ShardId, after: Seq, max_bytes: usize) -> Result<Option<Vec<Entry>>, Error> { let _ = (shard, after, max_bytes); Err(nyb()) }
-    /// The epoch of an entry that is still in the log (or is the last trimmed one).
-    pub fn epoch_at(&self, shard: ShardId, seq: Seq) -> Option<Epoch> { let _ = (shard, seq); None }
-    /// Cuts everything after an entry, durably.
-    pub fn cut(&self, shard: ShardId, after: Seq) -> Result<(), Error> { let _ = (shard, after); Err(nyb()) }
-    /// The shard's committed state.
-    pub fn snapshot(self: &Arc<Self>, shard: ShardId) -> Result<(Position, SnapshotChunks), Error> { let _ = shard; Err(nyb()) }
-    /// Replaces a shard by a snapshot.
-    pub fn install(&self, shard: ShardId, position: Position, chunks: &mut dyn Iterator<Item = Result<Vec<u8>, Error>>) -> Result<(), Error> { let _ = (shard, position, chunks); Err(nyb()) }
+    #[must_use]
+    pub(crate) fn stored_epoch(&self, shard: ShardId) -> Epoch {
+        self.inner.find(shard).map_or(Epoch(0), |cell| cell.state.read().epoch)
+    }
+
+    /// Stores the highest epoch seen, durably; an older one than is stored changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::UnknownShard`], or the disk's failure.
+    pub(crate) fn store_epoch(&self, shard: ShardId, epoch: Epoch) -> Result<(), Error> {
+        let cell = self.inner.cell(shard)?;
+        {
+            let mut state = cell.state.write();
+            if state.epoch >= epoch {
+                return Ok(());
+            }
+            state.epoch = epoch;
+        }
+        self.inner.write_meta(&cell)
+    }
+
+    /// Judges a batch on the primary: what is too old, too new or malformed is refused, increments are added up, and
+    /// series get their ids. Must be called in the order of the entries, with the shard's epoch stored before, and
+    /// what it answers must be appended unless it is empty.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when memory is at its bound, before anything is changed; [`Error::Closed`] after an
+    /// earlier failure; [`Error::UnknownShard`].
+    pub(crate) fn judge(&self, shard: ShardId, tenant: &Tenant, batch: Batch, now_ms: i64) -> Result<Judged, Error> {
+        let limit = self.inner.config.memory_limit_bytes;
+        let used = self.inner.memory();
+        if used > limit {
+            return Err(Error::Overloaded { used, limit });
+        }
+        if let Some(error) = self.inner.log()?.failure() {
+            return Err(error);
+        }
+        let StoreConfig { retention_ms, future_ms, .. } = self.inner.config;
+        let cell = self.inner.cell(shard)?;
+        let judged = cell.state.write().judge(tenant, batch, Rules { retention_ms, future_ms, now_ms });
+        Ok(judged)
+    }
+
+    /// Appends entries of any mix of shards to the log; resolves when they are durable and applied. Entries of a shard
+    /// must follow one another. Does not block.
+    #[must_use]
+    pub(crate) fn append(&self, entries: Vec<Entry>) -> oneshot::Receiver<Result<(), Error>> {
+        match self.inner.log() {
+            Ok(log) => log.append(entries),
+            Err(error) => {
+                let (done, waiting) = oneshot::channel();
+                let _ = done.send(Err(error));
+                waiting
+            }
+        }
+    }
+
+    /// Entries up to this one are committed: they may be written out.
+    pub(crate) fn commit(&self, shard: ShardId, seq: Seq) {
+        if let Some(cell) = self.inner.find(shard) {
+            let mut state = cell.state.write();
+            state.committed = state.committed.max(seq);
+        }
+    }
+
+    /// Entries after `after`, in order, up to about `max_bytes` but at least one when there is any; `None` where some
+    /// of them are trimmed, so that a snapshot is needed.
+    ///
+    /// # Errors
+    /// [`Error`] when the log is damaged or the disk fails.
+    pub(crate) fn entries(&self, shard: ShardId, after: Seq, max_bytes: usize) -> Result<Option<Vec<Entry>>, Error> {
+        self.inner.log()?.entries(shard, after, max_bytes)
+    }
+
+    /// The epoch of an entry that is in the log, or that is the last one trimmed.
+    #[must_use]
+    pub(crate) fn epoch_at(&self, shard: ShardId, seq: Seq) -> Option<Epoch> {
+        self.inner.log_epoch_at(shard, seq)
+    }
+
+    /// Cuts a shard's entries after one, durably, and rebuilds its head from what is left.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when committed entries would go; [`Error`] when the disk fails.
+    pub(crate) fn cut(&self, shard: ShardId, after: Seq) -> Result<(), Error> {
+        let _no_flush = self.inner.flushing.lock();
+        let cell = self.inner.cell(shard)?;
+        let (committed, epoch) = (cell.state.read().committed, cell.state.read().epoch);
+        if after < committed {
+            return Err(Error::Invalid(format!("entry {committed} of shard {shard} is committed and cannot be cut")));
+        }
+        if self.position(shard).seq <= after {
+            return Ok(());
+        }
+        let log = self.inner.log()?;
+        log.control(Kind::Cut, shard, Position { seq: after, epoch })?;
+        self.inner.rebuild(&cell)
+    }
+
     /// Seals and writes out everything committed.
-    pub fn flush(&self) -> Result<FlushReport, Error> { Err(nyb()) }
-    /// Seals idle and old windows, applies retention, trims the log. Call every few seconds.
-    pub fn maintain(&self, now_ms: i64) -> Result<FlushReport, Error> { let _ = now_ms; Err(nyb()) }
+    ///
+    /// # Errors
+    /// [`Error`] when the disk is full or fails; nothing is lost then, and a later flush tries again.
+    pub(crate) fn flush(&self) -> Result<FlushReport, Error> {
+        self.inner.write_out(&|_, _| true)
+    }
+
     /// Bytes of data not yet written out.
-    pub fn memory(&self) -> u64 { 0 }
+    #[must_use]
+    pub(crate) fn memory(&self) -> u64 {
+        self.inner.memory()
+    }
+
     /// Series in memory of one shard.
-    pub fn series_in(&self, shard: ShardId) -> u64 { let _ = shard; 0 }
+    #[must_use]
+    pub(crate) fn series_in(&self, shard: ShardId) -> u64 {
+        self.inner.find(shard).map_or(0, |cell| cell.state.read().registry.len() as u64)
+    }
+
     /// Counts for metrics.
-    pub fn stats(&self) -> StoreStats { StoreStats::default() }
-    /// A view over shards of one tenant; data before `horizon_ms` (`i64::MIN` for none) is not shown.
-    pub fn reader(self: &Arc<Self>, shards: &[ShardId], tenant: &Tenant, horizon_ms: i64) -> Reader { let _ = (shards, tenant, horizon_ms); Reader {} }
-    /// Stops the log's threads after everything submitted is durable; later appends fail.
-    pub fn close(&self) {}
+    #[must_use]
+    pub(crate) fn stats(&self) -> StoreStats {
+        let Inner { counters, rocks, log, .. } = &*self.inner;
+        let (log_entries, log_syncs) = log.get().map(|log| log.counts()).unwrap_or_default();
+        let files = |family| rocks.property(family, "rocksdb.total-sst-files-size");
+        StoreStats {
+            memory_bytes: self.memory(),
+            series: self.shards().into_iter().map(|shard| self.series_in(shard)).sum(),
+            samples: counters.samples.load(Ordering::Relaxed),
+            duplicate_samples: counters.duplicates.load(Ordering::Relaxed),
+            spans: counters.spans.load(Ordering::Relaxed),
+            log_entries,
+            log_syncs,
+            log_bytes: log.get().map_or(0, |log| log.bytes()),
+            disk_bytes: keys::FAMILIES.iter().map(|family| files(family.name)).sum(),
+            flushed_windows: counters.windows.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A view over shards of one tenant; data before `horizon_ms` (`i64::MIN` for none) is not shown. Shards that are
+    /// not here are left out: whether they may be read is the caller's to know.
+    #[must_use]
+    pub(crate) fn reader(self: &Arc<Self>, shards: &[ShardId], tenant: &Tenant, horizon_ms: i64) -> Reader {
+        let cells = shards.iter().filter_map(|shard| self.inner.find(*shard)).collect();
+        Reader::new(Arc::clone(&self.inner), cells, tenant.clone(), horizon_ms)
+    }
+
+    /// Makes everything submitted durable and applied; later appends fail.
+    pub(crate) fn close(&self) {
+        if let Some(log) = self.inner.log.get() {
+            log.close();
+        }
+    }
 }
 
-fn nyb() -> Error { Error::Closed("not built yet".into()) }
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

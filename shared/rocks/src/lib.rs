@@ -10,11 +10,14 @@ mod sorted_file;
 use std::path::{Path, PathBuf};
 
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{DB, DBPinnableSlice, IngestExternalFileOptions, ReadOptions, WriteOptions};
+use rocksdb::{DB, IngestExternalFileOptions, ReadOptions, WriteOptions};
 
 pub use error::Error;
 pub use options::{Family, Options};
 pub use sorted_file::SortedFile;
+
+/// A value that lies in RocksDB's memory while it is held.
+pub type Pinned<'a> = rocksdb::DBPinnableSlice<'a>;
 
 /// An open database. The handle is shared by reference; closing is dropping it.
 pub struct Rocks {
@@ -61,7 +64,7 @@ impl Rocks {
     ///
     /// # Errors
     /// [`Error`] when the stored block is damaged or the disk fails.
-    pub fn get(&self, family: &str, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, Error> {
+    pub fn get(&self, family: &str, key: &[u8]) -> Result<Option<Pinned<'_>>, Error> {
         self.wrap(self.db.get_pinned_cf(self.family(family)?, key))
     }
 
@@ -69,7 +72,7 @@ impl Rocks {
     ///
     /// # Errors
     /// The first error of any key.
-    pub fn get_sorted(&self, family: &str, keys: &[Vec<u8>]) -> Result<Vec<Option<DBPinnableSlice<'_>>>, Error> {
+    pub fn get_sorted(&self, family: &str, keys: &[Vec<u8>]) -> Result<Vec<Option<Pinned<'_>>>, Error> {
         let found = self.db.batched_multi_get_cf(self.family(family)?, keys.iter(), true);
         found.into_iter().map(|value| self.wrap(value)).collect()
     }

@@ -118,9 +118,14 @@ impl Index {
     pub(crate) fn set_base(&mut self, id: ShardId, base: Position) -> Result<(), Error> {
         let shard = self.shards.entry(id).or_default();
         if shard.places.is_empty() {
-            if shard.base.seq < base.seq {
+            if shard.base.seq <= base.seq {
                 *shard = ShardIndex { base, rooted: true, ..ShardIndex::default() };
             }
+            return Ok(());
+        }
+        if shard.last().seq < base.seq {
+            // Written out, and lost with what was not synced of the log: it goes on from what is written out.
+            *shard = ShardIndex { base, rooted: true, ..ShardIndex::default() };
             return Ok(());
         }
         if shard.base.seq > base.seq {
@@ -202,28 +207,15 @@ impl Index {
         Some(places)
     }
 
-    /// Whether nothing in a segment or before it is needed any more.
+    /// Whether nothing in a segment or before it is needed any more. A shard that is not there needs nothing.
     pub(crate) fn is_done(&self, segment: u64, done: &dyn Fn(ShardId) -> Option<Seq>) -> bool {
-        self.pinning(segment, done).is_empty()
+        self.held_by(segment).into_iter().all(|(shard, last)| done(shard).is_none_or(|done| last <= done))
     }
 
-    /// The shards that still need entries in a segment or before it.
-    pub(crate) fn pinning(&self, segment: u64, done: &dyn Fn(ShardId) -> Option<Seq>) -> Vec<ShardId> {
-        let needs = |(id, shard): (&ShardId, &ShardIndex)| match (shard.last_in(segment), done(*id)) {
-            (Some(last), Some(done)) => last > done,
-            // A shard that is not there any more needs nothing.
-            _ => false,
-        };
-        self.shards.iter().filter(|(id, shard)| needs((id, shard))).map(|(id, _)| *id).collect()
-    }
-
-    /// The base that each shard has once segments up to this one are gone.
-    pub(crate) fn bases_after(&self, segment: u64) -> Vec<(ShardId, Position)> {
-        let base = |(id, shard): (&ShardId, &ShardIndex)| match shard.last_in(segment) {
-            Some(seq) => (*id, Position { seq, epoch: shard.epoch_of(seq) }),
-            None => (*id, shard.base),
-        };
-        self.shards.iter().map(base).collect()
+    /// The shards with entries in a segment or before it, and the last of those.
+    pub(crate) fn held_by(&self, segment: u64) -> Vec<(ShardId, Seq)> {
+        let last = |(id, shard): (&ShardId, &ShardIndex)| shard.last_in(segment).map(|last| (*id, last));
+        self.shards.iter().filter_map(last).collect()
     }
 
     /// Forgets what lies in segments up to this one.

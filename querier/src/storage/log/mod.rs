@@ -13,6 +13,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,15 +25,12 @@ use super::{Entry, Error, FsyncMode, Position};
 use files::Files;
 use index::Index;
 pub(crate) use record::{Kind, Record};
-pub(crate) use segment::Scanned;
 use writer::{Shared, Submission, Work};
 
 /// What the log hands over once it is durable, in log order.
 pub(crate) trait Sink: Send + 'static {
     /// Applies an entry.
     fn apply(&mut self, entry: &Entry) -> Result<(), Error>;
-    /// Does what a control record stands for: the shard's entries after it are gone.
-    fn control(&mut self, kind: Kind, shard: ShardId) -> Result<(), Error>;
 }
 
 /// How a log works.
@@ -126,10 +124,19 @@ impl Log {
         self.submit(Work::Entries(entries))
     }
 
+    /// Appends entries, and waits until they are durable and applied.
+    pub(crate) fn append_and_wait(&self, entries: Vec<Entry>) -> Result<(), Error> {
+        wait(self.append(entries))
+    }
+
     /// Writes a control record; returns when it is durable and done.
     pub(crate) fn control(&self, kind: Kind, shard: ShardId, position: Position) -> Result<(), Error> {
-        let waiting = self.submit(Work::Control(kind, shard, position));
-        waiting.blocking_recv().unwrap_or_else(|_| Err(Error::Closed("the log's thread has ended".to_owned())))
+        wait(self.submit(Work::Control(kind, shard, position)))
+    }
+
+    /// Makes everything appended so far durable, in any mode, and waits until it is applied.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        wait(self.submit(Work::Sync))
     }
 
     fn submit(&self, work: Work) -> oneshot::Receiver<Result<(), Error>> {
@@ -167,26 +174,21 @@ impl Log {
         Ok(Some(entries))
     }
 
-    /// Removes the oldest segments while, for every shard, all entries in them are at or before `done(shard)`; the
-    /// newest `keep` stay. `before` is called once with the new base of each shard before anything is removed.
-    pub(crate) fn trim(
-        &self, keep: usize, done: &dyn Fn(ShardId) -> Option<Seq>,
-        before: &dyn Fn(&[(ShardId, Position)]) -> Result<(), Error>,
-    ) -> Result<usize, Error> {
+    /// Removes the oldest segments while, for every shard, all entries in them are at or before `done(shard)`, which
+    /// must be stored durably as where the shard's log begins; the newest `keep` stay.
+    pub(crate) fn trim(&self, keep: usize, done: &dyn Fn(ShardId) -> Option<Seq>) -> Result<usize, Error> {
         let closed = self.shared.closed_segments();
         let removable = closed.len().saturating_sub(keep.saturating_sub(1));
-        let through = {
-            let index = self.shared.index.read();
-            let free = closed.iter().take(removable).take_while(|segment| index.is_done(**segment, done));
-            free.last().copied()
-        };
-        let Some(through) = through else { return Ok(0) };
-        before(&self.shared.index.read().bases_after(through))?;
+        // Asked before the index is locked: who answers may hold a lock under which the index is read.
+        let shards = self.shared.index.read().shards();
+        let done: HashMap<ShardId, Option<Seq>> = shards.into_iter().map(|shard| (shard, done(shard))).collect();
+        let done = |shard: ShardId| done.get(&shard).copied().unwrap_or(Some(Seq(0)));
         let mut index = self.shared.index.write();
-        index.trim(through);
-        let removed: Vec<_> = closed.iter().filter(|segment| **segment <= through).copied().collect();
+        let removed: Vec<u64> =
+            closed.into_iter().take(removable).take_while(|segment| index.is_done(*segment, &done)).collect();
+        let Some(through) = removed.last() else { return Ok(0) };
+        index.trim(*through);
         self.shared.remove_segments(&removed)?;
-        drop(index);
         Ok(removed.len())
     }
 
@@ -194,7 +196,8 @@ impl Log {
     pub(crate) fn pinning(&self, done: &dyn Fn(ShardId) -> Option<Seq>) -> Vec<ShardId> {
         let closed = self.shared.closed_segments();
         let Some(oldest) = closed.first() else { return Vec::new() };
-        self.shared.index.read().pinning(*oldest, done)
+        let held = self.shared.index.read().held_by(*oldest);
+        held.into_iter().filter(|(shard, last)| done(*shard).is_some_and(|done| *last > done)).map(|(shard, _)| shard).collect()
     }
 
     /// Bytes of all segments.
@@ -231,6 +234,18 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+fn wait(mut waiting: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
+    let gone = || Err(Error::Closed("the log's thread has ended".to_owned()));
+    loop {
+        // Not `blocking_recv`, which panics on a thread of an async runtime.
+        match waiting.try_recv() {
+            Ok(done) => return done,
+            Err(oneshot::error::TryRecvError::Closed) => return gone(),
+            Err(oneshot::error::TryRecvError::Empty) => std::thread::park_timeout(std::time::Duration::from_micros(200)),
+        }
     }
 }
 

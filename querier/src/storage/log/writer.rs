@@ -28,13 +28,15 @@ pub(super) struct Submission {
 pub(super) enum Work {
     Entries(Vec<Entry>),
     Control(Kind, ShardId, Position),
+    /// Nothing; but everything before is synced, whatever the mode.
+    Sync,
 }
 
 impl Work {
     fn bytes(&self) -> u64 {
         match self {
             Self::Entries(entries) => entries.iter().map(|e| (e.payload.len() + record::HEADER_BYTES) as u64).sum(),
-            Self::Control(..) => record::HEADER_BYTES as u64,
+            Self::Control(..) | Self::Sync => record::HEADER_BYTES as u64,
         }
     }
 }
@@ -256,7 +258,8 @@ impl Writer {
             refuse(kept, &error);
             return Durable { submissions: Vec::new() };
         }
-        if self.shared.config.fsync == FsyncMode::Always {
+        let must_sync = kept.iter().any(|submission| matches!(submission.work, Work::Sync | Work::Control(..)));
+        if must_sync || self.shared.config.fsync == FsyncMode::Always {
             if let Err(error) = self.sync() {
                 self.shared.fail(&error);
                 refuse(kept, &error);
@@ -286,6 +289,7 @@ impl Writer {
                 one(*kind, &Entry { shard: *shard, seq: *seq, epoch: *epoch, payload: bytes::Bytes::new() });
             }
             Work::Entries(entries) => entries.iter().for_each(|entry| one(Kind::Entry, entry)),
+            Work::Sync => {}
         }
         let checked = (first..places.len()).try_for_each(|at| self.check(&places[..at], &places[at]));
         if checked.is_err() {
@@ -376,7 +380,7 @@ fn apply(shared: &Shared, batches: &Receiver<Durable>, mut sink: Box<dyn Sink>) 
         for Submission { work, done } in durable.submissions {
             let applied = match &work {
                 Work::Entries(entries) => entries.iter().try_for_each(|entry| sink.apply(entry)),
-                Work::Control(kind, shard, _) => sink.control(*kind, *shard),
+                Work::Control(..) | Work::Sync => Ok(()),
             };
             if let Err(error) = &applied {
                 shared.fail(error);

@@ -1,0 +1,248 @@
+//! A column of floats, to the bit: NaN payloads, stale markers and the sign of zero come back as they were.
+//!
+//! Most metrics are decimal numbers with few digits: such a column is kept as integers under a common power of ten,
+//! as differences or differences of differences. What does not fit that exactly is kept as XORs of neighbours, byte
+//! planes apart, which zstd shrinks. The number of values is the caller's to know.
+
+use tricord_model::codec::{Reader, Writer};
+use tricord_model::STALE_NAN;
+
+use crate::storage::Error;
+
+/// All values have the same bits.
+const CONSTANT: u8 = 0;
+/// Integers under a power of ten, as differences.
+const DELTA: u8 = 1;
+/// Integers under a power of ten, as differences of differences.
+const DELTA2: u8 = 2;
+/// XORs of neighbours in eight byte planes.
+const XOR: u8 = 3;
+/// Set beside a codec: stale markers lie apart, and each place repeats the value before it.
+const STALES: u8 = 0x80;
+
+/// Decimal digits tried behind the point.
+const MAX_SCALE: usize = 9;
+const POWERS: [f64; MAX_SCALE + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+/// Integers up to this are exact as floats.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Appends a column.
+pub(crate) fn encode(values: &[f64], out: &mut Vec<u8>) {
+    let stale_bits = STALE_NAN.to_bits();
+    let stales: Vec<usize> = (0..values.len()).filter(|at| values[*at].to_bits() == stale_bits).collect();
+    if stales.is_empty() || stales.len() == values.len() {
+        return encode_plain(values, 0, out);
+    }
+    let mut plain = values.to_vec();
+    // A marker at the start repeats the first value behind it.
+    let mut previous = values.iter().copied().find(|value| value.to_bits() != stale_bits).unwrap_or(0.0);
+    for value in &mut plain {
+        if value.to_bits() == stale_bits {
+            *value = previous;
+        }
+        previous = *value;
+    }
+    encode_plain(&plain, STALES, out);
+    let mut writer = Writer::new(out);
+    writer.u64(stales.len() as u64);
+    let mut before = 0;
+    for at in stales {
+        writer.u64((at - before) as u64);
+        before = at;
+    }
+}
+
+fn encode_plain(values: &[f64], flags: u8, out: &mut Vec<u8>) {
+    let Some(first) = values.first() else { return out.push(CONSTANT | flags) };
+    if values.iter().all(|value| value.to_bits() == first.to_bits()) {
+        out.push(CONSTANT | flags);
+        return out.extend_from_slice(&first.to_bits().to_le_bytes());
+    }
+    match decimals(values) {
+        Some((scale, integers)) => encode_integers(scale, &integers, flags, out),
+        None => encode_xor(values, flags, out),
+    }
+}
+
+/// The values as integers under a power of ten, where that is exact to the bit.
+fn decimals(values: &[f64]) -> Option<(u8, Vec<i64>)> {
+    let mut scale = 0;
+    for value in values {
+        while to_integer(*value, scale).is_none() {
+            scale += 1;
+            if scale > MAX_SCALE {
+                return None;
+            }
+        }
+    }
+    let integers: Option<Vec<i64>> = values.iter().map(|value| to_integer(*value, scale)).collect();
+    integers.map(|integers| (scale as u8, integers))
+}
+
+fn to_integer(value: f64, scale: usize) -> Option<i64> {
+    let integer = (value * POWERS[scale]).round();
+    if integer.is_nan() || integer.abs() > MAX_EXACT {
+        return None;
+    }
+    let integer = integer as i64;
+    (from_integer(integer, scale).to_bits() == value.to_bits()).then_some(integer)
+}
+
+fn from_integer(integer: i64, scale: usize) -> f64 {
+    integer as f64 / POWERS[scale]
+}
+
+fn encode_integers(scale: u8, integers: &[i64], flags: u8, out: &mut Vec<u8>) {
+    let mut single = Vec::with_capacity(integers.len() * 2);
+    let mut double = Vec::with_capacity(integers.len() * 2);
+    let (mut previous, mut delta) = (0i64, 0i64);
+    for integer in integers {
+        let next = integer.wrapping_sub(previous);
+        Writer::new(&mut single).i64(next);
+        Writer::new(&mut double).i64(next.wrapping_sub(delta));
+        (previous, delta) = (*integer, next);
+    }
+    let (codec, bytes) = if double.len() < single.len() { (DELTA2, double) } else { (DELTA, single) };
+    out.push(codec | flags);
+    out.push(scale);
+    out.extend_from_slice(&bytes);
+}
+
+fn encode_xor(values: &[f64], flags: u8, out: &mut Vec<u8>) {
+    out.push(XOR | flags);
+    let mut previous = 0u64;
+    let xors: Vec<u64> = values
+        .iter()
+        .map(|value| {
+            let xor = value.to_bits() ^ previous;
+            previous = value.to_bits();
+            xor
+        })
+        .collect();
+    for plane in (0..8).rev() {
+        out.extend(xors.iter().map(|xor| (xor >> (plane * 8)) as u8));
+    }
+}
+
+/// Reads a column of `count` values.
+pub(crate) fn decode(input: &mut Reader<'_>, count: usize) -> Result<Vec<f64>, Error> {
+    let codec = input.u8()?;
+    let mut values = match codec & !STALES {
+        CONSTANT if count == 0 => Vec::new(),
+        CONSTANT => vec![input.f64_raw()?; count],
+        DELTA => decode_integers(input, count, false)?,
+        DELTA2 => decode_integers(input, count, true)?,
+        XOR => decode_xor(input, count)?,
+        _ => return Err(Error::corrupt("a column's codec is unknown: it may be of a newer build")),
+    };
+    if codec & STALES != 0 {
+        let mut at = 0;
+        for _ in 0..input.count(1)? {
+            at += input.u64()? as usize;
+            *values.get_mut(at).ok_or_else(|| Error::corrupt("a stale marker lies outside its column"))? = STALE_NAN;
+        }
+    }
+    Ok(values)
+}
+
+fn decode_integers(input: &mut Reader<'_>, count: usize, double: bool) -> Result<Vec<f64>, Error> {
+    let scale = usize::from(input.u8()?);
+    if scale > MAX_SCALE || count > input.rest().len() {
+        return Err(Error::corrupt("a column of decimals is malformed"));
+    }
+    let mut values = Vec::with_capacity(count);
+    let (mut previous, mut delta) = (0i64, 0i64);
+    for _ in 0..count {
+        let read = input.i64()?;
+        delta = if double { delta.wrapping_add(read) } else { read };
+        previous = previous.wrapping_add(delta);
+        values.push(from_integer(previous, scale));
+    }
+    Ok(values)
+}
+
+fn decode_xor(input: &mut Reader<'_>, count: usize) -> Result<Vec<f64>, Error> {
+    let bytes = input.raw(count.checked_mul(8).ok_or_else(|| Error::corrupt("a column is too long"))?)?;
+    let mut previous = 0u64;
+    let value = |at: usize| {
+        let xor = (0..8).fold(0u64, |xor, plane| xor << 8 | u64::from(bytes[plane * count + at]));
+        previous ^= xor;
+        f64::from_bits(previous)
+    };
+    Ok((0..count).map(value).collect())
+}
+
+/// Reading a float that may be anything.
+trait RawFloat {
+    fn f64_raw(&mut self) -> Result<f64, Error>;
+}
+
+impl RawFloat for Reader<'_> {
+    fn f64_raw(&mut self) -> Result<f64, Error> {
+        Ok(self.f64()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(values: &[f64], codec: u8) -> usize {
+        let mut bytes = Vec::new();
+        encode(values, &mut bytes);
+        let decoded = decode(&mut Reader::new(&bytes), values.len()).unwrap();
+        let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&decoded), bits(values));
+        assert_eq!(bytes[0], codec, "{values:?}");
+        bytes.len()
+    }
+
+    #[test]
+    fn each_kind_of_column_finds_its_codec() {
+        check(&[], CONSTANT);
+        check(&[-0.0; 9], CONSTANT);
+        check(&[f64::NAN; 3], CONSTANT);
+        check(&[STALE_NAN; 3], CONSTANT);
+        check(&[0.1, 0.25, -7.5], DELTA);
+        check(&[1000.0, 2000.0, 3000.0, 4000.0, 5000.0], DELTA2);
+        check(&[1.0, -0.0], XOR);
+        check(&[1.0, f64::INFINITY, f64::from_bits(0x7ff8_0000_0000_1234)], XOR);
+        check(&[1e300, 0.1 + 0.2], XOR);
+        check(&[STALE_NAN, 1.0, 2.0, STALE_NAN], DELTA | STALES);
+    }
+
+    #[test]
+    fn a_steady_counter_takes_a_byte_per_value() {
+        let values: Vec<f64> = (0..120).map(|n| 1e9 + f64::from(n) * 15.0).collect();
+        assert!(check(&values, DELTA2) < 140);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bits_come_back(bits in prop::collection::vec(any::<u64>(), 0..50)) {
+            let values: Vec<f64> = bits.iter().map(|bits| f64::from_bits(*bits)).collect();
+            let mut bytes = Vec::new();
+            encode(&values, &mut bytes);
+            let decoded = decode(&mut Reader::new(&bytes), values.len()).unwrap();
+            let back: Vec<u64> = decoded.iter().map(|value| value.to_bits()).collect();
+            prop_assert_eq!(back, bits);
+        }
+
+        #[test]
+        fn decimals_come_back(cents in prop::collection::vec(-100_000i64..100_000, 0..80), scale in 0u32..7) {
+            let values: Vec<f64> = cents.iter().map(|cents| *cents as f64 / 10f64.powi(scale as i32)).collect();
+            let mut bytes = Vec::new();
+            encode(&values, &mut bytes);
+            let decoded = decode(&mut Reader::new(&bytes), values.len()).unwrap();
+            prop_assert_eq!(decoded, values);
+        }
+
+        #[test]
+        fn garbage_is_an_error_or_a_value_but_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), count in 0usize..100) {
+            let _ = decode(&mut Reader::new(&bytes), count);
+        }
+    }
+}

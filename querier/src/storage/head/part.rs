@@ -1,0 +1,92 @@
+//! What a shard holds of one window and has not written out: an open part, and sealed ones that wait to be written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tricord_model::{Exemplar, Sample, Seq, SpanRecord, TraceId};
+
+use super::column::Column;
+use super::registry::FastMap;
+
+/// Samples and spans of one window.
+#[derive(Default)]
+pub(crate) struct Part {
+    /// Samples by series id.
+    pub(crate) columns: FastMap<u32, Column>,
+    /// Spans by tenant and trace.
+    pub(crate) spans: BTreeMap<u32, FastMap<TraceId, Vec<SpanRecord>>>,
+    /// The first entry with something for the part.
+    pub(crate) from: Seq,
+    /// The shard's last applied entry when the part was sealed: all up to it is in this part or in earlier ones.
+    pub(crate) through: Seq,
+    /// Samples in it.
+    pub(crate) samples: u64,
+    /// Spans in it.
+    pub(crate) span_count: u64,
+    /// An estimate of its memory, in bytes.
+    pub(crate) bytes: usize,
+    /// When it was first seen by maintenance, in milliseconds of the caller's clock.
+    pub(crate) seen_ms: Option<i64>,
+}
+
+/// Memory of a column before its first sample.
+const COLUMN_BYTES: usize = 176;
+
+impl Part {
+    /// Appends a sample; answers whether the series is new to the part.
+    pub(crate) fn push(&mut self, window_ms: i64, id: u32, sample: Sample) -> bool {
+        let mut is_new = false;
+        let column = self.columns.entry(id).or_insert_with(|| {
+            is_new = true;
+            Column::default()
+        });
+        self.bytes += column.push(window_ms, sample) + if is_new { COLUMN_BYTES } else { 0 };
+        self.samples += 1;
+        is_new
+    }
+
+    /// Appends an exemplar; answers whether the series is new to the part.
+    pub(crate) fn push_exemplar(&mut self, id: u32, exemplar: Exemplar) -> bool {
+        let text: usize = exemplar.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.bytes += 96 + text;
+        let is_new = !self.columns.contains_key(&id);
+        self.columns.entry(id).or_default().exemplars.push(exemplar);
+        is_new
+    }
+
+    /// Appends a span.
+    pub(crate) fn push_span(&mut self, tenant: u32, span: SpanRecord) {
+        self.bytes += 240 + span.span.len();
+        self.span_count += 1;
+        self.spans.entry(tenant).or_default().entry(span.trace_id).or_default().push(span);
+    }
+}
+
+/// The parts of one window.
+#[derive(Default)]
+pub(crate) struct Window {
+    /// Parts that take nothing more, in the order of the log.
+    pub(crate) sealed: Vec<Arc<Part>>,
+    /// The part that takes what arrives.
+    pub(crate) open: Option<Part>,
+}
+
+impl Window {
+    /// All parts in the order of the log.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.sealed.iter().map(|part| &**part).chain(&self.open)
+    }
+
+    /// Seals the open part, where there is one.
+    pub(crate) fn seal(&mut self, through: Seq) {
+        if let Some(mut part) = self.open.take() {
+            part.through = through;
+            self.sealed.push(Arc::new(part));
+        }
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sealed.is_empty() && self.open.is_none()
+    }
+}

@@ -1,0 +1,143 @@
+//! What must happen from time to time: sealing, writing out, retention, trimming the log, forgetting idle series.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
+
+use tricord_model::{Seq, ShardId};
+
+use super::store::Inner;
+use super::{Error, FlushReport, Store, keys};
+
+/// A part stays open at least so long, so that late data comes together in few files.
+const MIN_OPEN_MS: i64 = 5 * 60_000;
+/// From this share of the memory limit on, the oldest windows are written early …
+const HIGH_PERCENT: u64 = 60;
+/// … until this share is left.
+const LOW_PERCENT: u64 = 40;
+
+impl Store {
+    /// Seals windows that are over, or that must go to make room; writes them out; drops what is past retention; trims
+    /// the log; finds idle series. To be called every few seconds.
+    ///
+    /// # Errors
+    /// [`Error`] when the disk is full or fails; the next call tries again.
+    pub(crate) fn maintain(&self, now_ms: i64) -> Result<FlushReport, Error> {
+        let inner = &self.inner;
+        inner.apply_retention(now_ms)?;
+        let chosen = inner.windows_to_seal(now_ms);
+        let report = inner.write_out(&|shard, window_ms| chosen.contains(&(shard.id, window_ms)))?;
+        inner.trim()?;
+        inner.find_idle(now_ms);
+        Ok(report)
+    }
+}
+
+impl Inner {
+    fn windows_to_seal(&self, now_ms: i64) -> HashSet<(ShardId, i64)> {
+        let mut chosen = HashSet::new();
+        let mut open: BTreeMap<i64, Vec<(ShardId, usize)>> = BTreeMap::new();
+        for cell in self.cells() {
+            let mut shard = cell.state.write();
+            for (window_ms, window) in &mut shard.windows {
+                let Some(part) = &mut window.open else { continue };
+                let seen_ms = *part.seen_ms.get_or_insert(now_ms);
+                let is_over = window_ms.saturating_add(2 * self.config.window_ms) <= now_ms;
+                if is_over && now_ms.saturating_sub(seen_ms) >= MIN_OPEN_MS {
+                    chosen.insert((cell.id, *window_ms));
+                } else {
+                    open.entry(*window_ms).or_default().push((cell.id, part.bytes));
+                }
+            }
+        }
+        self.make_room(&open, &mut chosen);
+        self.unpin(&mut chosen);
+        chosen
+    }
+
+    /// Chooses the oldest windows while memory is short.
+    fn make_room(&self, open: &BTreeMap<i64, Vec<(ShardId, usize)>>, chosen: &mut HashSet<(ShardId, i64)>) {
+        let limit = self.config.memory_limit_bytes;
+        let mut used = self.memory();
+        if used < limit / 100 * HIGH_PERCENT {
+            return;
+        }
+        for (window_ms, parts) in open {
+            for (shard, bytes) in parts {
+                chosen.insert((*shard, *window_ms));
+                used = used.saturating_sub(*bytes as u64);
+            }
+            if used < limit / 100 * LOW_PERCENT {
+                return;
+            }
+        }
+    }
+
+    /// Chooses the windows of shards that hold on to the oldest segment of a log that has grown long.
+    fn unpin(&self, chosen: &mut HashSet<(ShardId, i64)>) {
+        let Some(log) = self.log.get() else { return };
+        let most = (self.config.memory_limit_bytes / 2).max(4 * self.config.segment_bytes);
+        if log.bytes() <= most {
+            return;
+        }
+        for shard in log.pinning(&|shard| self.done(shard)) {
+            let Some(cell) = self.find(shard) else { continue };
+            let state = cell.state.read();
+            let first = state.windows.iter().min_by_key(|(_, window)| window.parts().map(|part| part.from).min());
+            chosen.extend(first.map(|(window_ms, _)| (shard, *window_ms)));
+        }
+    }
+
+    /// The entry up to which a shard needs nothing of the log; `None` for a shard that is not there.
+    fn done(&self, shard: ShardId) -> Option<Seq> {
+        self.find(shard).map(|cell| cell.state.read().base.seq)
+    }
+
+    fn trim(&self) -> Result<(), Error> {
+        if self.pins.load(Ordering::Acquire) > 0 {
+            return Ok(());
+        }
+        let log = self.log()?;
+        let removed = log.trim(self.config.keep_segments, &|shard| self.done(shard))?;
+        if removed > 0 {
+            tracing::debug!(removed, "log segments are written out and removed");
+        }
+        Ok(())
+    }
+
+    /// Drops whole windows that are past retention.
+    fn apply_retention(&self, now_ms: i64) -> Result<(), Error> {
+        let Some(retention_ms) = self.config.retention_ms else { return Ok(()) };
+        if self.pins.load(Ordering::Acquire) > 0 {
+            return Ok(());
+        }
+        let horizon = now_ms.saturating_sub(retention_ms).saturating_sub(self.config.window_ms);
+        let _no_flush = self.flushing.lock();
+        let mut any = false;
+        for cell in self.cells() {
+            let mut shard = cell.state.write();
+            let kept = shard.marks.split_off(&horizon.saturating_add(1));
+            let old = std::mem::replace(&mut shard.marks, kept);
+            any |= !old.is_empty();
+        }
+        if any {
+            let (from, to) = (keys::window(i64::MIN), keys::window(horizon.saturating_add(1)));
+            // The marks go first: an index without marks is removed when the store is opened.
+            self.rocks.delete_range(keys::DATA, &from, &to)?;
+            self.rocks.delete_range(keys::INDEX, &from, &to)?;
+        }
+        Ok(())
+    }
+
+    /// Finds series that nobody writes to and that are written out, for the primary to forget.
+    fn find_idle(&self, now_ms: i64) {
+        let idle_before = now_ms.saturating_sub(2 * self.config.window_ms);
+        for cell in self.cells() {
+            let mut shard = cell.state.write();
+            if shard.scanned_ms.is_some_and(|at| now_ms.saturating_sub(at) < 60_000) {
+                continue;
+            }
+            shard.scanned_ms = Some(now_ms);
+            shard.evictable = shard.registry.idle(idle_before, now_ms);
+        }
+    }
+}

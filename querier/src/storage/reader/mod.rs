@@ -1,0 +1,86 @@
+//! Reading head and files as one.
+//!
+//! Of each shard, what is in memory is copied first, together with the list of what is on disk at that moment; then the
+//! disk is read. A window that is written out in between is thus seen exactly once.
+
+mod samples;
+mod series;
+mod spans;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tricord_model::{ShardId, Tenant};
+
+use super::disk::Disk;
+use super::head::{Mark, Shard};
+use super::keys::Generation;
+use super::store::{Cell, Inner};
+use super::Error;
+
+/// A view over some shards of one tenant.
+pub(crate) struct Reader {
+    inner: Arc<Inner>,
+    cells: Vec<Arc<Cell>>,
+    tenant: Tenant,
+    horizon_ms: i64,
+    cancel: Arc<AtomicBool>,
+    bytes: AtomicU64,
+}
+
+/// A range of time in milliseconds, both ends included.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    from_ms: i64,
+    until_ms: i64,
+}
+
+impl Reader {
+    pub(crate) fn new(inner: Arc<Inner>, cells: Vec<Arc<Cell>>, tenant: Tenant, horizon_ms: i64) -> Self {
+        Self { inner, cells, tenant, horizon_ms, cancel: Arc::default(), bytes: AtomicU64::new(0) }
+    }
+
+    /// Stops with [`Error::Cancelled`] once the flag is set.
+    #[must_use]
+    pub(crate) fn with_cancel(mut self, cancel: Arc<AtomicBool>) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// Stored bytes read and inflated so far.
+    #[must_use]
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn check_cancel(&self) -> Result<(), Error> {
+        if self.cancel.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// The part of a range that is not past retention; `None` when nothing is left.
+    fn range(&self, from_ms: i64, until_ms: i64) -> Option<Range> {
+        let from_ms = from_ms.max(self.horizon_ms);
+        (from_ms <= until_ms).then_some(Range { from_ms, until_ms })
+    }
+
+    /// The windows that overlap a range, out of a map by start.
+    fn windows<'a, T>(&self, map: &'a BTreeMap<i64, T>, range: Range) -> impl Iterator<Item = (i64, &'a T)> + use<'a, T> {
+        let first = range.from_ms.saturating_sub(self.inner.config.window_ms - 1);
+        map.range(first..=range.until_ms).map(|(window_ms, of)| (*window_ms, of))
+    }
+
+    /// The generations of a shard that overlap a range and have something of a kind, oldest window first.
+    fn generations(&self, shard: &Shard, range: Range, has: impl Fn(&Mark) -> bool) -> Vec<Generation> {
+        let mut generations = Vec::new();
+        for (window_ms, marks) in self.windows(&shard.marks, range) {
+            let wanted = marks.iter().filter(|mark| has(mark));
+            generations.extend(wanted.map(|mark| Generation { window_ms, number: mark.number }));
+        }
+        generations
+    }
+
+    fn disk(&self, of: Generation, shard: ShardId) -> Disk<'_> {
+        Disk::new(&self.inner.rocks, of, shard, &self.tenant, &self.bytes)
+    }
+}

@@ -1,0 +1,187 @@
+//! Samples and exemplars by matchers and time.
+
+use std::collections::BTreeMap;
+
+use tricord_model::{Exemplar, Labels, Matcher, Points};
+
+use super::{Range, Reader};
+use crate::storage::Error;
+use crate::storage::disk::Blocks;
+use crate::storage::flush::encode::sort_exemplars;
+use crate::storage::head::registry::FastMap;
+use crate::storage::keys::Generation;
+use crate::storage::merge::{clip, merge};
+use crate::storage::store::Cell;
+
+/// Columns of one series: what is on disk comes before what is in memory, in the order of the log.
+#[derive(Default)]
+struct Columns {
+    labels: Labels,
+    disk: Vec<Points>,
+    head: Vec<Points>,
+}
+
+/// What one query has gathered.
+struct Gathered {
+    by_fingerprint: FastMap<u128, Columns>,
+    samples: u64,
+    max_samples: u64,
+}
+
+impl Gathered {
+    fn column(&mut self, labels: &Labels, points: &Points) -> Result<&mut Columns, Error> {
+        self.samples += points.len() as u64;
+        if self.samples > self.max_samples {
+            return Err(Error::Limit { what: "samples", limit: self.max_samples });
+        }
+        let columns = self.by_fingerprint.entry(labels.fingerprint()).or_default();
+        if columns.labels.is_empty() {
+            columns.labels = labels.clone();
+        }
+        Ok(columns)
+    }
+}
+
+impl Reader {
+    /// Series that satisfy all matchers, with their samples after `after_ms` and up to `until_ms` (included), sorted
+    /// by labels; series without a sample in the range are left out.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when more than `max_samples` would be read, [`Error::Corrupt`] when stored data is damaged,
+    /// [`Error::Cancelled`].
+    pub(crate) fn select(
+        &self, matchers: &[Matcher], after_ms: i64, until_ms: i64, max_samples: u64,
+    ) -> Result<Vec<(Labels, Points)>, Error> {
+        let from_ms = after_ms.saturating_add(1);
+        let Some(range) = self.range(from_ms, until_ms) else { return Ok(Vec::new()) };
+        if after_ms == i64::MAX {
+            return Ok(Vec::new());
+        }
+        let mut gathered = Gathered { by_fingerprint: FastMap::default(), samples: 0, max_samples };
+        for cell in &self.cells {
+            self.check_cancel()?;
+            let generations = self.select_head(cell, matchers, range, &mut gathered)?;
+            for of in generations {
+                self.check_cancel()?;
+                self.select_disk(cell, of, matchers, range, &mut gathered)?;
+            }
+        }
+        let merged = gathered.by_fingerprint.into_values().map(|Columns { labels, mut disk, head }| {
+            disk.extend(head);
+            (labels, merge(disk).0)
+        });
+        let mut series: Vec<_> = merged.filter(|(_, points)| !points.is_empty()).collect();
+        series.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(series)
+    }
+
+    fn select_head(
+        &self, cell: &Cell, matchers: &[Matcher], range: Range, gathered: &mut Gathered,
+    ) -> Result<Vec<Generation>, Error> {
+        let shard = cell.state.read();
+        let generations = self.generations(&shard, range, |mark| mark.samples > 0);
+        let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return Ok(generations) };
+        let windows: Vec<_> = self.windows(&shard.windows, range).collect();
+        if windows.is_empty() {
+            return Ok(generations);
+        }
+        // Ids ascend in the order of the log, and so do the parts of a window.
+        for id in shard.registry.select(tenant, matchers) {
+            let Some(series) = shard.registry.get(id).filter(|series| series.parts > 0) else { continue };
+            for (window_ms, window) in &windows {
+                for column in window.parts().filter_map(|part| part.columns.get(&id)) {
+                    let points = column.points(*window_ms, range.from_ms, range.until_ms);
+                    if !points.is_empty() {
+                        gathered.column(&series.labels, &points)?.head.push(points);
+                    }
+                }
+            }
+        }
+        Ok(generations)
+    }
+
+    fn select_disk(
+        &self, cell: &Cell, of: Generation, matchers: &[Matcher], range: Range, gathered: &mut Gathered,
+    ) -> Result<(), Error> {
+        let disk = self.disk(of, cell.id);
+        let ids = disk.select(matchers)?;
+        let mut blocks = Blocks::default();
+        disk.series(&ids, &mut |id, found| {
+            if id % 1024 == 0 {
+                self.check_cancel()?;
+            }
+            let points = clip(disk.points(&found, &mut blocks)?, range.from_ms, range.until_ms);
+            if !points.is_empty() {
+                gathered.column(&found.labels, &points)?.disk.push(points);
+            }
+            Ok(())
+        })
+    }
+
+    /// Exemplars between `start_ms` and `end_ms` (both included) of the series that satisfy any of the alternatives
+    /// (all series where none is given), sorted by labels and then by time; at most `limit` series (0: no bound).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when stored data is damaged, [`Error::Cancelled`].
+    pub(crate) fn exemplars(
+        &self, matchers: &[Vec<Matcher>], start_ms: i64, end_ms: i64, limit: u64,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, Error> {
+        let Some(range) = self.range(start_ms, end_ms) else { return Ok(Vec::new()) };
+        let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+        for cell in &self.cells {
+            for matchers in alternatives(matchers) {
+                self.check_cancel()?;
+                self.cell_exemplars(cell, matchers, range, &mut found)?;
+            }
+        }
+        for exemplars in found.values_mut() {
+            exemplars.retain(|exemplar| (range.from_ms..=range.until_ms).contains(&exemplar.t_ms));
+            sort_exemplars(exemplars);
+        }
+        let found = found.into_iter().filter(|(_, exemplars)| !exemplars.is_empty());
+        Ok(found.take(bound(limit)).collect())
+    }
+
+    fn cell_exemplars(
+        &self, cell: &Cell, matchers: &[Matcher], range: Range, found: &mut BTreeMap<Labels, Vec<Exemplar>>,
+    ) -> Result<(), Error> {
+        let generations = {
+            let shard = cell.state.read();
+            if let Some(tenant) = shard.registry.find_tenant(&self.tenant) {
+                for id in shard.registry.select(tenant, matchers) {
+                    let Some(series) = shard.registry.get(id) else { continue };
+                    for (_, window) in self.windows(&shard.windows, range) {
+                        let columns = window.parts().filter_map(|part| part.columns.get(&id));
+                        for column in columns.filter(|column| !column.exemplars.is_empty()) {
+                            found.entry(series.labels.clone()).or_default().extend(column.exemplars.iter().cloned());
+                        }
+                    }
+                }
+            }
+            self.generations(&shard, range, |_| true)
+        };
+        for of in generations {
+            let disk = self.disk(of, cell.id);
+            let ids = disk.select(matchers)?;
+            let mut by_id = BTreeMap::new();
+            disk.exemplars(&ids, &mut |id, exemplars| drop(by_id.insert(id, exemplars)))?;
+            let ids = by_id.keys().copied().collect();
+            disk.series(&ids, &mut |id, series| {
+                found.entry(series.labels).or_default().extend(by_id.remove(&id).unwrap_or_default());
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The alternatives, or one that matches everything where there are none.
+pub(super) fn alternatives(matchers: &[Vec<Matcher>]) -> impl Iterator<Item = &[Matcher]> {
+    const ALL: &[Matcher] = &[];
+    matchers.iter().map(Vec::as_slice).chain(matchers.is_empty().then_some(ALL))
+}
+
+/// A limit as a number of items, where 0 means no bound.
+pub(super) fn bound(limit: u64) -> usize {
+    if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) }
+}

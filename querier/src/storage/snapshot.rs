@@ -1,0 +1,369 @@
+//! A shard as a stream of bytes, for a replica that joins, and its way back onto a disk.
+//!
+//! The stream is a list of items: the shard's own row, its other rows, the pairs of its windows, and the entries that
+//! are committed and not in windows. While a stream is read nothing that it needs is removed.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tricord_model::codec::{CodecError, Reader as In, Writer as Out};
+use tricord_model::{Epoch, Seq, ShardId};
+
+use super::keys::{self, Generation, Row};
+use super::log::Kind;
+use super::state::{Meta, meta_row};
+use super::store::{Cell, Inner};
+use super::{Entry, Error, Position, Store};
+
+/// A shard's state in chunks of at most 1 MiB, without meaningful borders between them.
+pub(crate) type SnapshotChunks = Box<dyn Iterator<Item = Result<Vec<u8>, Error>> + Send>;
+
+const CHUNK_BYTES: usize = 1 << 20;
+/// Pairs of so many bytes go into one file when a snapshot is installed.
+const FILE_BYTES: usize = 64 << 20;
+/// No item may be larger: a damaged length must not allocate.
+const MAX_ITEM_BYTES: usize = 300 << 20;
+
+/// A piece of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Item {
+    State = 1,
+    Index = 2,
+    Data = 3,
+    Entry = 4,
+}
+
+impl Item {
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::State, Self::Index, Self::Data, Self::Entry].into_iter().find(|item| *item as u8 == number)
+    }
+}
+
+fn put(out: &mut Vec<u8>, item: Item, key: &[u8], value: &[u8]) {
+    out.push(item as u8);
+    let out = &mut Out::new(out);
+    out.bytes(key);
+    out.bytes(value);
+}
+
+/// Keeps what a snapshot reads from being removed.
+struct Pin(Arc<Inner>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What is still to be sent.
+struct Sending {
+    pin: Pin,
+    shard: ShardId,
+    buffer: Vec<u8>,
+    /// Family, the key to go on from, and the end of the range.
+    ranges: VecDeque<(Item, Vec<u8>, Vec<u8>)>,
+    after: Seq,
+    last: Seq,
+}
+
+impl Store {
+    /// A shard's committed state: the position it reaches, and the chunks to hand to [`Store::install`] elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::UnknownShard`], or the disk's failure; chunks may be errors too.
+    pub(crate) fn snapshot(&self, shard: ShardId) -> Result<(Position, SnapshotChunks), Error> {
+        let inner = &self.inner;
+        let cell = inner.cell(shard)?;
+        let _no_flush = inner.flushing.lock();
+        let _no_rows = inner.writing_rows.lock();
+        inner.pins.fetch_add(1, Ordering::AcqRel);
+        let pin = Pin(Arc::clone(inner));
+        let mut ranges = VecDeque::new();
+        let (position, base) = {
+            let state = cell.state.read();
+            let seq = state.committed.min(state.applied.seq).max(state.base.seq);
+            for (window_ms, marks) in &state.marks {
+                for mark in marks {
+                    let of = Generation { window_ms: *window_ms, number: mark.number };
+                    let prefix = keys::shard(of, shard);
+                    ranges.push_back((Item::Index, prefix.clone(), keys::after(&prefix)));
+                    ranges.push_back((Item::Data, prefix.clone(), keys::after(&prefix)));
+                    let key = keys::mark(of, shard);
+                    ranges.push_back((Item::Data, key.clone(), keys::after(&key)));
+                }
+            }
+            let epoch = inner.log_epoch_at(shard, seq).unwrap_or(state.base.epoch);
+            (Position { seq, epoch }, state.base)
+        };
+        let mut buffer = Vec::new();
+        let prefix = keys::state(shard);
+        inner.rocks.scan::<Error>(keys::STATE, &prefix, &keys::after(&prefix), &mut |key, value| {
+            put(&mut buffer, Item::State, key, value);
+            Ok(true)
+        })?;
+        let sending = Sending { pin, shard, buffer, ranges, after: base.seq, last: position.seq };
+        Ok((position, Box::new(sending)))
+    }
+
+    /// Replaces a shard by a snapshot that reaches `position`. A crash in between leaves no shard.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the chunks are not a snapshot of this shard up to the position; an error among the
+    /// chunks; the disk's failure. The shard is gone then.
+    pub(crate) fn install(
+        &self, shard: ShardId, position: Position, chunks: &mut dyn Iterator<Item = Result<Vec<u8>, Error>>,
+    ) -> Result<(), Error> {
+        let inner = &self.inner;
+        let _no_flush = inner.flushing.lock();
+        let epoch = inner.find(shard).map(|cell| cell.state.read().epoch);
+        let old = inner.shards.write().remove(&shard);
+        let windows: Vec<i64> = old.map(|old| old.state.read().marks.keys().copied().collect()).unwrap_or_default();
+        inner.erase(shard, &windows)?;
+        let mut installing = Installing::begin(inner, shard)?;
+        let result = installing.run(chunks).and_then(|()| installing.finish(position, epoch));
+        if result.is_err() {
+            let windows = installing.windows();
+            drop(installing);
+            inner.shards.write().remove(&shard);
+            inner.erase(shard, &windows)?;
+        }
+        result
+    }
+}
+
+impl Sending {
+    /// Puts the next items into the buffer; answers whether there were any.
+    fn fill(&mut self) -> Result<bool, Error> {
+        let inner = &self.pin.0;
+        if let Some((item, from, to)) = self.ranges.pop_front() {
+            let family = if item == Item::Index { keys::INDEX } else { keys::DATA };
+            let buffer = &mut self.buffer;
+            let mut next = None;
+            inner.rocks.scan::<Error>(family, &from, &to, &mut |key, value| {
+                if buffer.len() >= CHUNK_BYTES {
+                    next = Some(key.to_vec());
+                    return Ok(false);
+                }
+                put(buffer, item, key, value);
+                Ok(true)
+            })?;
+            if let Some(key) = next {
+                self.ranges.push_front((item, key, to));
+            }
+            return Ok(true);
+        }
+        if self.after >= self.last {
+            return Ok(false);
+        }
+        let entries = inner.log()?.entries(self.shard, self.after, CHUNK_BYTES)?;
+        let entries = entries.ok_or_else(|| Error::corrupt("the log was trimmed under a snapshot"))?;
+        for entry in entries.iter().take_while(|entry| entry.seq <= self.last) {
+            let mut key = Vec::new();
+            let out = &mut Out::new(&mut key);
+            out.u64(entry.seq.0);
+            out.u64(entry.epoch.0);
+            put(&mut self.buffer, Item::Entry, &key, &entry.payload);
+        }
+        match entries.last() {
+            Some(last) => self.after = last.seq,
+            None => return Err(Error::corrupt("committed entries are not in the log")),
+        }
+        Ok(true)
+    }
+}
+
+impl Iterator for Sending {
+    type Item = Result<Vec<u8>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.buffer.len() < CHUNK_BYTES {
+            match self.fill() {
+                Ok(true) => {}
+                Ok(false) if self.buffer.is_empty() => return None,
+                Ok(false) => return Some(Ok(std::mem::take(&mut self.buffer))),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let rest = self.buffer.split_off(CHUNK_BYTES);
+        Some(Ok(std::mem::replace(&mut self.buffer, rest)))
+    }
+}
+
+/// A snapshot that is being put in place.
+struct Installing<'a> {
+    inner: &'a Arc<Inner>,
+    shard: ShardId,
+    meta: Option<Meta>,
+    rows: Vec<(Vec<u8>, Vec<u8>)>,
+    index: Vec<(Vec<u8>, Vec<u8>)>,
+    data: Vec<(Vec<u8>, Vec<u8>)>,
+    bytes: usize,
+    files: u32,
+    entries: Vec<Entry>,
+    cell: Option<Arc<Cell>>,
+}
+
+impl<'a> Installing<'a> {
+    /// Marks the shard as void until the end.
+    fn begin(inner: &'a Arc<Inner>, shard: ShardId) -> Result<Self, Error> {
+        let mut batch = inner.rocks.batch();
+        batch.put(keys::STATE, &keys::row(shard, Row::Installing), &[1]);
+        inner.rocks.write(batch, true)?;
+        Ok(Self {
+            inner,
+            shard,
+            meta: None,
+            rows: Vec::new(),
+            index: Vec::new(),
+            data: Vec::new(),
+            bytes: 0,
+            files: 0,
+            entries: Vec::new(),
+            cell: None,
+        })
+    }
+
+    fn run(&mut self, chunks: &mut dyn Iterator<Item = Result<Vec<u8>, Error>>) -> Result<(), Error> {
+        let mut buffer = Vec::new();
+        for chunk in chunks {
+            buffer.extend_from_slice(&chunk?);
+            let mut used = 0;
+            while let Some((item, key, value, len)) = next_item(&buffer[used..])? {
+                self.take(item, key, value)?;
+                used += len;
+            }
+            buffer.drain(..used);
+            if buffer.len() > MAX_ITEM_BYTES {
+                return Err(Error::corrupt("a snapshot has an impossible item"));
+            }
+        }
+        if buffer.is_empty() { Ok(()) } else { Err(Error::corrupt("a snapshot is cut off")) }
+    }
+
+    fn take(&mut self, item: Item, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        if item == Item::Entry {
+            return self.take_entry(key, value);
+        }
+        let pair = (key.to_vec(), value.to_vec());
+        let prefix = keys::state(self.shard);
+        match item {
+            Item::State if !key.starts_with(&prefix) => return Err(Error::corrupt("a snapshot is of another shard")),
+            Item::State if *key == keys::row(self.shard, Row::Meta) => self.meta = Some(Meta::decode(value)?),
+            Item::State if *key == keys::row(self.shard, Row::Installing) => {
+                return Err(Error::corrupt("a snapshot is of a shard that is not complete"));
+            }
+            Item::State => self.rows.push(pair),
+            Item::Index => self.index.push(pair),
+            Item::Data => {
+                if let Some(of) = keys::parse_generation(key) {
+                    let mut generations = self.inner.generations.lock();
+                    let highest = generations.entry(of.window_ms).or_default();
+                    *highest = of.number.max(*highest);
+                }
+                self.data.push(pair);
+            }
+            Item::Entry => {}
+        }
+        self.bytes += key.len() + value.len();
+        if self.bytes >= FILE_BYTES { self.ingest() } else { Ok(()) }
+    }
+
+    fn take_entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        let input = &mut In::new(key);
+        let (seq, epoch) = (Seq(input.u64()?), Epoch(input.u64()?));
+        self.entries.push(Entry { shard: self.shard, seq, epoch, payload: Bytes::copy_from_slice(value) });
+        self.bytes += value.len();
+        if self.bytes >= FILE_BYTES { self.append() } else { Ok(()) }
+    }
+
+    /// Moves the pairs gathered so far into the database.
+    fn ingest(&mut self) -> Result<(), Error> {
+        let dir = self.inner.staging();
+        std::fs::create_dir_all(&dir).map_err(|error| Error::io("make directory", &dir, &error))?;
+        for (family, pairs) in [(keys::INDEX, &mut self.index), (keys::DATA, &mut self.data)] {
+            if pairs.is_empty() {
+                continue;
+            }
+            self.files += 1;
+            let path: PathBuf = dir.join(format!("install-{}-{}.sst", self.shard, self.files));
+            let mut file = self.inner.rocks.sorted_file(family, &path)?;
+            pairs.drain(..).for_each(|(key, value)| file.put(key, value));
+            file.finish()?;
+            self.inner.rocks.ingest(family, &[path])?;
+        }
+        let mut batch = self.inner.rocks.batch();
+        self.rows.drain(..).for_each(|(key, value)| batch.put(keys::STATE, &key, &value));
+        self.inner.rocks.write(batch, true)?;
+        self.bytes = 0;
+        Ok(())
+    }
+
+    /// Brings the shard to life, once everything but entries is there.
+    fn start(&mut self) -> Result<Arc<Cell>, Error> {
+        if let Some(cell) = &self.cell {
+            return Ok(Arc::clone(cell));
+        }
+        self.ingest()?;
+        let meta = self.meta.ok_or_else(|| Error::corrupt("a snapshot lacks the shard's own row"))?;
+        let mut shard = self.inner.load(self.shard, meta)?;
+        shard.marks = self.inner.read_marks()?.remove(&self.shard).unwrap_or_default();
+        self.inner.log()?.control(Kind::Reset, self.shard, meta.base)?;
+        let cell = Cell::new(shard);
+        self.inner.shards.write().insert(self.shard, Arc::clone(&cell));
+        self.cell = Some(Arc::clone(&cell));
+        Ok(cell)
+    }
+
+    fn append(&mut self) -> Result<(), Error> {
+        self.start()?;
+        self.bytes = 0;
+        let entries = std::mem::take(&mut self.entries);
+        if entries.is_empty() { Ok(()) } else { self.inner.log()?.append_and_wait(entries) }
+    }
+
+    fn finish(&mut self, position: Position, epoch: Option<Epoch>) -> Result<(), Error> {
+        self.append()?;
+        let cell = self.start()?;
+        let reached = self.inner.log()?.position(self.shard);
+        if reached != position {
+            return Err(Error::corrupt(format!(
+                "a snapshot reaches entry {} of epoch {}, not {} of {}",
+                reached.seq, reached.epoch, position.seq, position.epoch
+            )));
+        }
+        let meta = {
+            let mut state = cell.state.write();
+            state.epoch = state.epoch.max(epoch.unwrap_or_default());
+            state.committed = state.committed.max(position.seq);
+            Meta { epoch: state.epoch, base: state.base, next_id: state.registry.next_id() }
+        };
+        let mut batch = self.inner.rocks.batch();
+        let (key, value) = meta_row(self.shard, meta);
+        batch.put(keys::STATE, &key, &value);
+        batch.delete(keys::STATE, &keys::row(self.shard, Row::Installing));
+        Ok(self.inner.rocks.write(batch, true)?)
+    }
+
+    /// Windows that anything may have been written to.
+    fn windows(&self) -> Vec<i64> {
+        self.inner.generations.lock().keys().copied().collect()
+    }
+}
+
+/// The item at the start of a buffer and its length; `None` when it is not whole yet.
+fn next_item(buffer: &[u8]) -> Result<Option<(Item, &[u8], &[u8], usize)>, Error> {
+    let input = &mut In::new(buffer);
+    let read = (|| -> Result<_, CodecError> { Ok((input.u8()?, input.bytes()?, input.bytes()?)) })();
+    match read {
+        Ok((number, key, value)) => {
+            let item = Item::from_number(number).ok_or_else(|| Error::corrupt("a snapshot has an unknown item"))?;
+            Ok(Some((item, key, value, buffer.len() - input.rest().len())))
+        }
+        Err(CodecError::Truncated) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
