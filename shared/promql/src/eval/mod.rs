@@ -207,6 +207,24 @@ pub fn evaluate(
     Ok(Evaluated { value, annotations, stats: evaluator.stats })
 }
 
+/// Evaluates an instant vector that is a part of a larger query: names that are marked to go stay with their series, as
+/// they go when the whole query ends. The series come sorted by labels.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_part(
+    expr: &Expr,
+    grid: Grid,
+    storage: &dyn Storage,
+    sources: &dyn Sources,
+    options: &EvalOptions,
+) -> std::result::Result<(Vec<Column>, Annotations, EvalStats), EvalError> {
+    let mut evaluator = Evaluator::new(storage, sources, options);
+    let columns = evaluator.eval_columns(expr, grid)?;
+    let columns = result::finish_part(columns, options.delayed_name_removal)?;
+    Ok((columns, evaluator.notes.render(options.query_text.as_deref()), evaluator.stats))
+}
+
 /// Evaluates what an aggregation is over, and folds it into one state per group, sorted by the groups' labels, which
 /// [`GroupState::merge`] joins with those of other nodes and [`crate::aggregate::finish`] turns into series.
 ///

@@ -81,6 +81,16 @@ pub fn finish_names(mut columns: Vec<Column>) -> std::result::Result<Vec<Column>
     merge_same_labels(columns)
 }
 
+/// The end of a part of a query.
+pub(super) fn finish_part(columns: Vec<Column>, delayed: bool) -> Result<Vec<Column>> {
+    let mut columns: Vec<Column> = columns.into_iter().filter(|column| !column.is_empty()).collect();
+    if !delayed {
+        require_unique_labels(&columns)?;
+    }
+    columns.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(columns)
+}
+
 pub(super) fn finish(value: QueryValue, expr: &Expr, grid: Grid, delayed: bool) -> Result<QueryValue> {
     match value {
         QueryValue::Vector(columns) => {
