@@ -17,10 +17,9 @@ use tricord_fragment::{
 use tricord_metadata_client::Cluster;
 use tricord_model::{Epoch, Labels, Matcher, NodeId, Points, Sample, ShardId, Tenant};
 use tricord_promql::ast::Pos;
-use tricord_promql::eval::{AggregateParam, EvalOptions, NoSources, PartialSpec, evaluate, evaluate_partial};
+use tricord_promql::eval::{AggregateParam, EvalOptions, NoSources, PartialSpec, evaluate_part, evaluate_partial};
 use tricord_promql::parser::{ParserOptions, parse};
 use tricord_promql::storage::{Selection, Storage, StorageError};
-use tricord_promql::value::QueryValue;
 use tricord_routing::{NodeInfo, NodeRole, ShardConfig, ShardMap, series_shard};
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{DataNode, Error as WireError, ErrorKind, ResponseStream};
@@ -119,15 +118,17 @@ fn run(memory: &Memory, body: &FragmentBody) -> Result<Partial, WireError> {
 
 fn run_promql(memory: &Memory, fragment: &tricord_fragment::PromqlFragment) -> Result<Partial, WireError> {
     let expr = parse(&fragment.expr, &ParserOptions::default()).unwrap();
-    let options = EvalOptions { lookback_ms: fragment.lookback_ms, ..EvalOptions::new(fragment.query) };
+    let options = EvalOptions {
+        lookback_ms: fragment.lookback_ms,
+        delayed_name_removal: fragment.delayed_name_removal,
+        ..EvalOptions::new(fragment.query)
+    };
     let failed = |error: tricord_promql::eval::EvalError| WireError::new(ErrorKind::Limit, error.to_string());
     let (body, annotations, stats) = match &fragment.aggregate {
         None => {
-            let evaluated = evaluate(&expr, fragment.grid, memory, &NoSources, &options).map_err(failed)?;
-            let QueryValue::Vector(columns) = evaluated.value else {
-                panic!("not a vector: {}", fragment.expr)
-            };
-            (PartialBody::Columns(columns), evaluated.annotations, evaluated.stats)
+            let (columns, annotations, stats) =
+                evaluate_part(&expr, fragment.grid, memory, &NoSources, &options).map_err(failed)?;
+            (PartialBody::Columns(columns), annotations, stats)
         }
         Some(spec) => {
             let param = match spec.param.as_slice() {
@@ -203,6 +204,11 @@ pub(super) struct FakeCluster {
 impl FakeCluster {
     /// Spreads series over shards by the real rule, shards over nodes, each on `copies` of them.
     pub(super) fn new(data: &Memory, shards: u32, nodes: u64, copies: u64) -> Self {
+        Self::with(data, shards, nodes, copies, Config::default())
+    }
+
+    /// As [`FakeCluster::new`], with other settings for queries.
+    pub(super) fn with(data: &Memory, shards: u32, nodes: u64, copies: u64, config: Config) -> Self {
         let mut parts: HashMap<ShardId, Memory> = HashMap::new();
         for series in &data.0 {
             let shard = series_shard(&Tenant::default(), &series.0, shards);
@@ -240,8 +246,12 @@ impl FakeCluster {
                 node
             })
             .collect();
-        let config =
-            Config { retention: "0".into(), missing_shard_wait: "100ms".into(), hedge_after: "50ms".into(), ..Config::default() };
+        let config = Config {
+            retention: "0".into(),
+            missing_shard_wait: "100ms".into(),
+            hedge_after: "50ms".into(),
+            ..config
+        };
         let deps = Deps { cluster: cluster.clone(), metrics: tricord_runtime::Metrics::new() };
         let proxy = Proxy::new(config, deps).unwrap();
         Self { nodes: fakes, cluster, router: proxy.router() }
