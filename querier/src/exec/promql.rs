@@ -6,10 +6,9 @@ use std::sync::atomic::AtomicBool;
 use tricord_fragment::{AggregateSpec, FragmentStats, LabelQuery, Partial, PartialBody, PromqlFragment, QueryLimits};
 use tricord_model::{Labels, Points};
 use tricord_promql::ast::Pos;
-use tricord_promql::eval::{self, AggregateParam, EvalError, EvalOptions, EvalStats, NoSources, PartialSpec};
+use tricord_promql::eval::{self, AggregateParam, EvalError, EvalOptions, NoSources, PartialSpec};
 use tricord_promql::parser::{ParserOptions, parse};
 use tricord_promql::storage::{Selection, Storage, StorageError};
-use tricord_promql::value::{Annotations, QueryValue};
 
 use super::Error;
 use crate::storage::Reader;
@@ -63,7 +62,12 @@ pub(super) fn run(
     };
     let storage = Samples { reader, limits };
     let (body, annotations, stats) = match &fragment.aggregate {
-        None => columns(eval::evaluate(&expr, fragment.grid, &storage, &NoSources, &options).map_err(|e| failed(&e))?)?,
+        None => {
+            let (columns, annotations, stats) =
+                eval::evaluate_part(&expr, fragment.grid, &storage, &NoSources, &options)
+                    .map_err(|error| failed(&error))?;
+            (PartialBody::Columns(columns), annotations, stats)
+        }
         Some(spec) => {
             let spec = partial_spec(spec);
             let (groups, annotations, stats) =
@@ -79,13 +83,6 @@ pub(super) fn run(
         ..FragmentStats::default()
     };
     Ok(Partial { annotations, stats, truncated: false, body })
-}
-
-fn columns(evaluated: eval::Evaluated) -> Result<(PartialBody, Annotations, EvalStats), Error> {
-    match evaluated.value {
-        QueryValue::Vector(columns) => Ok((PartialBody::Columns(columns), evaluated.annotations, evaluated.stats)),
-        _ => Err(super::invalid("a fragment's expression must be an instant vector")),
-    }
 }
 
 /// Raw samples of the first alternative of matchers.
