@@ -24,7 +24,7 @@ build: deps ## builds the release binary
 test: test-deps ## all tests: units, upstream PromQL cases where their folder is there, real processes, manifests
 	@scripts/first-build.sh
 	PATH="$(VENV)/bin:$$PATH" TRICORD_VENV="$(VENV)" cargo test --release --locked --workspace
-	@if [ -x deploy/check.sh ]; then deploy/check.sh; fi
+	@if [ -x deploy/check.sh ]; then PATH="$(VENV)/bin:$$PATH" deploy/check.sh; fi
 
 lint: deps ## formatting and clippy, with warnings as errors
 	@scripts/first-build.sh
