@@ -2,6 +2,8 @@
 
 use tricord_model::{Labels, Matcher, Points};
 
+pub use crate::histogram::stored_reset_hint;
+
 /// A request for raw samples.
 #[derive(Clone, Debug)]
 pub struct Selection<'a> {

@@ -130,10 +130,20 @@ impl Evaluator<'_> {
         };
         let (first, last) = reference.span(grid);
         let series = self.select(&selection, first.saturating_sub(self.options.lookback_ms), last)?;
-        let column = |(labels, points): (Labels, tricord_model::Points)| {
-            self.latest(labels, &points, reference, grid, Facet::Timestamp)
-        };
-        Ok(series.into_iter().map(column).filter(|column| !column.is_empty()).collect())
+        let mut columns = Vec::with_capacity(series.len());
+        for (labels, points) in series {
+            if !points.histograms.is_empty()
+                && !self.latest(labels.clone(), &points, reference, grid, Facet::Value).histograms.is_empty()
+            {
+                let text = format!("this should be an info metric, with float samples: {labels}");
+                return Err(EvalError::Execution(text));
+            }
+            let column = self.latest(labels, &points, reference, grid, Facet::Timestamp);
+            if !column.is_empty() {
+                columns.push(column);
+            }
+        }
+        Ok(columns)
     }
 }
 

@@ -152,10 +152,8 @@ impl Evaluator<'_> {
         if let (Some(first), Some(second)) = (single, present.next()) {
             return Err(duplicate_match(first, &one[*second], matching));
         }
-        let (fill_many, fill_one) = match join.swapped {
-            true => (matching.fill_right, matching.fill_left),
-            false => (matching.fill_left, matching.fill_right),
-        };
+        // As in Prometheus, `group_right` does not swap what fills: `fill_left` always fills the "many" side.
+        let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
         let mut matched: Vec<usize> = Vec::new();
         for at in of_many.iter().filter(|at| has_value(&many[**at], step)) {
             let left = operand(&many[*at], step);

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::aggregate::GroupState;
-use crate::ast::{Expr, ExprKind, UnaryOp};
+use crate::ast::{Expr, ExprKind, UnaryOp, ValueType};
 use crate::histogram::sample_weight;
 use crate::storage::{Storage, StorageError};
 use crate::value::{Annotations, Column, Grid, QueryValue, is_absent};
@@ -46,6 +46,9 @@ pub struct EvalOptions {
     pub delayed_name_removal: bool,
     /// Counters use the start timestamps of samples to find resets.
     pub start_timestamps: bool,
+    /// The evaluated part stands below `histogram_count`, `histogram_sum` or `histogram_avg` in its query, so that
+    /// buckets need not be read; [`reads_stats_only`] tells it for a node of the whole query.
+    pub histogram_stats: bool,
     /// How many samples may be held at once; a histogram counts by its size.
     pub max_samples: u64,
     /// Start, end and step of the whole query, whatever part of it is evaluated here: for `@ start()`, `@ end()`,
@@ -67,6 +70,7 @@ impl EvalOptions {
             lookback_ms: 300_000,
             delayed_name_removal: false,
             start_timestamps: false,
+            histogram_stats: false,
             max_samples: 50_000_000,
             query,
             default_subquery_step_ms: 60_000,
@@ -201,6 +205,9 @@ pub fn evaluate(
     options: &EvalOptions,
 ) -> std::result::Result<Evaluated, EvalError> {
     let mut evaluator = Evaluator::new(storage, sources, options);
+    if options.query.start_ms != options.query.end_ms {
+        check_range_type(expr)?;
+    }
     let value = evaluator.eval(expr, grid)?;
     let value = result::finish(value, expr, grid, options.delayed_name_removal)?;
     let annotations = evaluator.notes.render(options.query_text.as_deref());
@@ -251,11 +258,13 @@ pub(crate) struct Evaluator<'a> {
     stats: EvalStats,
     /// Samples held right now.
     live: u64,
+    /// What the nodes around the one at hand read of histograms.
+    reading: Reading,
 }
 
 impl<'a> Evaluator<'a> {
     fn new(storage: &'a dyn Storage, sources: &'a dyn Sources, options: &'a EvalOptions) -> Self {
-        Self { storage, sources, options, notes: Notes::default(), stats: EvalStats::default(), live: 0 }
+        Self { storage, sources, options, notes: Notes::default(), stats: EvalStats::default(), live: 0, reading: Reading { stats: options.histogram_stats, buckets: false } }
     }
 
     fn check_cancelled(&self) -> Result<()> {
@@ -279,12 +288,15 @@ impl<'a> Evaluator<'a> {
     fn eval(&mut self, expr: &Expr, grid: Grid) -> Result<QueryValue> {
         self.check_cancelled()?;
         let before = self.live;
+        let around = self.reading;
+        self.reading = around.within(expr);
         let value = if grid.steps() > 1 && invariant::is_worth_once(expr) {
             let once = self.eval_node(expr, Grid { end_ms: grid.start_ms, ..grid })?;
             invariant::repeat(once, grid.steps())
         } else {
             self.eval_node(expr, grid)?
         };
+        self.reading = around;
         self.live = before;
         self.charge(held(&value))?;
         Ok(value)
@@ -312,7 +324,7 @@ impl<'a> Evaluator<'a> {
     fn remote(&self, remote: crate::ast::Remote, grid: Grid) -> Result<QueryValue> {
         let missing = || EvalError::Internal(format!("the plan's part {} was not computed", remote.id));
         let steps = grid.steps();
-        if remote.value_type == crate::ast::ValueType::Scalar {
+        if remote.value_type == ValueType::Scalar {
             let values = self.sources.scalar(remote.id).ok_or_else(missing)?;
             return if values.len() == steps { Ok(QueryValue::Scalar(values.to_vec())) } else { Err(missing()) };
         }
@@ -338,6 +350,56 @@ impl<'a> Evaluator<'a> {
             _ => Err(EvalError::BadData("expected a scalar".to_owned())),
         }
     }
+}
+
+fn check_range_type(expr: &Expr) -> Result<()> {
+    match expr.value_type() {
+        ValueType::Vector | ValueType::Scalar => Ok(()),
+        other => {
+            let other = if other == ValueType::Matrix { "range vector" } else { "string" };
+            let text = format!("invalid expression type \"{other}\" for range query, must be Scalar or instant Vector");
+            Err(EvalError::BadData(text))
+        }
+    }
+}
+
+/// Which facts of histograms the nodes from the root of a query down to some node read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    /// Some read counts and sums.
+    stats: bool,
+    /// Some read buckets.
+    buckets: bool,
+}
+
+impl Reading {
+    fn within(mut self, expr: &Expr) -> Self {
+        use crate::ast::BinaryOp as B;
+        use crate::functions::Function as F;
+        match &expr.kind {
+            ExprKind::Call(call) => match call.func {
+                F::HistogramCount | F::HistogramSum | F::HistogramAvg => self.stats = true,
+                F::HistogramQuantile | F::HistogramQuantiles | F::HistogramFraction => self.buckets = true,
+                _ => {}
+            },
+            // Resets between the steps of a subquery are found by comparing buckets.
+            ExprKind::Subquery(_) => self.buckets = true,
+            ExprKind::Binary(binary) => self.buckets |= matches!(binary.op, B::TrimUpper | B::TrimLower),
+            _ => {}
+        }
+        self
+    }
+
+    fn stats_only(self) -> bool {
+        self.stats && !self.buckets
+    }
+}
+
+/// Whether what stands below a path of nodes, the root first, reads no buckets of histograms: for
+/// [`EvalOptions::histogram_stats`] of a part that is evaluated elsewhere.
+#[must_use]
+pub fn reads_stats_only<'e>(path: impl IntoIterator<Item = &'e Expr>) -> bool {
+    path.into_iter().fold(Reading::default(), Reading::within).stats_only()
 }
 
 /// An expression without the parentheses around it.

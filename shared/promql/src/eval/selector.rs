@@ -55,7 +55,10 @@ impl Evaluator<'_> {
         self.check_cancelled()?;
         let max_samples = self.options.max_samples.saturating_sub(self.live);
         let selection = Selection { matchers, after_ms, until_ms, max_samples };
-        let series = self.storage.select(&selection)?;
+        let mut series = self.storage.select(&selection)?;
+        if self.reading.stats_only() {
+            series.iter_mut().for_each(|(_, points)| histogram::stats_only(points));
+        }
         self.stats.series += series.len() as u64;
         self.stats.samples_read += series.iter().map(|(_, points)| points.len() as u64).sum::<u64>();
         Ok(series)

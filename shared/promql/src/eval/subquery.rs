@@ -14,7 +14,12 @@ impl Evaluator<'_> {
     /// The columns of a subquery's body, over the grid that [`subquery_grid`] gives.
     fn subquery_columns(&mut self, subquery: &Subquery, grid: Grid) -> Result<(Grid, Vec<Column>)> {
         let inner = subquery_grid(subquery, grid, self.options)?;
-        let columns = match self.eval(&subquery.expr, inner)? {
+        let around = self.reading;
+        // Resets between the steps of a subquery are found by comparing buckets.
+        self.reading.buckets = true;
+        let value = self.eval(&subquery.expr, inner);
+        self.reading = around;
+        let columns = match value? {
             QueryValue::Vector(columns) => columns,
             QueryValue::Scalar(floats) => {
                 let labels = tricord_model::Labels::empty();

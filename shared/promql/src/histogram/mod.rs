@@ -6,6 +6,7 @@
 mod arithmetic;
 mod buckets;
 mod compare;
+mod hints;
 mod quantile;
 mod text;
 mod trim;
@@ -14,6 +15,8 @@ use tricord_model::{BucketSpan, FloatHistogram};
 
 pub(crate) use arithmetic::{Combined, Incompatible, add, divide, scale, subtract, to_schema};
 pub(crate) use compare::{detect_reset, equals};
+pub use hints::stored_reset_hint;
+pub(crate) use hints::stats_only;
 pub(crate) use quantile::{NanNote, fraction, quantile, variance};
 pub(crate) use text::{describe, test_expression};
 pub(crate) use trim::trim;

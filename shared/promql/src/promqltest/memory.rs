@@ -1,14 +1,15 @@
 //! Series in memory, and the evaluator of this crate over them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use tricord_model::{Labels, Points};
+use tricord_model::{FloatHistogram, Labels, Points, Sample, Value};
 
 use super::script::LoadedSeries;
 use super::{Answer, Target};
 use crate::eval::{EvalOptions, NoSources, evaluate};
 use crate::parser::{ParserOptions, parse};
-use crate::storage::{Selection, Storage, StorageError};
+use crate::storage::{Selection, Storage, StorageError, stored_reset_hint};
 use crate::value::Grid;
 
 /// Series in memory, for tests.
@@ -21,14 +22,19 @@ impl MemoryStorage {
     /// Stores samples; of two at one time the first stays.
     pub fn insert(&mut self, labels: &Labels, points: &Points) {
         let stored = self.series.entry(labels.clone()).or_default();
-        let in_order = stored.t_ms.last().zip(points.t_ms.first()).is_none_or(|(last, first)| last < first);
-        if in_order {
-            points.iter().for_each(|sample| stored.push(sample));
-            return;
-        }
-        let mut samples: Vec<_> = stored.iter().chain(points.iter()).collect();
+        let mut samples: Vec<Sample> = stored.iter().chain(points.iter()).collect();
         samples.sort_by_key(|sample| sample.t_ms);
         samples.dedup_by_key(|sample| sample.t_ms);
+        let mut previous: Option<Arc<FloatHistogram>> = None;
+        for sample in &mut samples {
+            let Value::Histogram(histogram) = &mut sample.value else {
+                previous = None;
+                continue;
+            };
+            let hint = stored_reset_hint(previous.as_deref(), histogram);
+            Arc::make_mut(histogram).counter_reset_hint = hint;
+            previous = Some(Arc::clone(histogram));
+        }
         *stored = samples.into_iter().collect();
     }
 

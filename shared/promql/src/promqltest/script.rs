@@ -191,7 +191,11 @@ fn load(head: &str, lines: &[&str]) -> Result<Load, (usize, String)> {
                 points.push(Sample { t_ms, start_ms, value });
             }
         }
-        series.push(LoadedSeries { labels, points });
+        // A later line for the same series replaces an earlier one.
+        match series.iter_mut().find(|known| known.labels == labels) {
+            Some(known) => known.points = points,
+            None => series.push(LoadedSeries { labels, points }),
+        }
     }
     if with_nhcb {
         let converted = nhcb::convert(&series).map_err(|message| (0, message))?;
