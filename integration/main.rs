@@ -1,5 +1,7 @@
 //! Stories through real processes, and rules about the repository itself. One module per story.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a story that cannot go on ends here")]
+
 mod layering;
 mod single_process;
 mod starting;
