@@ -63,7 +63,11 @@ pub(crate) fn float_g2(value: f64) -> String {
     if (-4..2).contains(&exponent) {
         let places = usize::try_from(1 - exponent).unwrap_or(0);
         let text = format!("{value:.places$}");
-        return if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };
+        return if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        } else {
+            text
+        };
     }
     with_exponent(mantissa, exponent)
 }
@@ -74,7 +78,13 @@ mod tests {
 
     #[test]
     fn numbers_take_the_forms_of_go() {
-        let cases = [(1.0, "1"), (0.1, "0.1"), (123_456_789.0, "1.23456789e+08"), (1e-7, "1e-07"), (f64::INFINITY, "+Inf")];
+        let cases = [
+            (1.0, "1"),
+            (0.1, "0.1"),
+            (123_456_789.0, "1.23456789e+08"),
+            (1e-7, "1e-07"),
+            (f64::INFINITY, "+Inf"),
+        ];
         for (value, text) in cases {
             assert_eq!(float_g(value), text);
         }

@@ -63,6 +63,9 @@ mod tests {
         column.encode(&mut Writer::new(&mut bytes));
         let back = Column::decode(&mut Reader::new(&bytes)).unwrap();
         let bits = |column: &Column| column.floats.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        assert_eq!((bits(&back), &back.labels, &back.histograms), (bits(&column), &column.labels, &column.histograms));
+        assert_eq!(
+            (bits(&back), &back.labels, &back.histograms),
+            (bits(&column), &column.labels, &column.histograms)
+        );
     }
 }

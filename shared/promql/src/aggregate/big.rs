@@ -27,7 +27,8 @@ impl BigSum {
         let bits = value.to_bits();
         let biased = ((bits >> 52) & 0x7ff) as i32;
         let fraction = bits & ((1 << 52) - 1);
-        let (mantissa, exponent) = if biased == 0 { (fraction, -1074) } else { (fraction | 1 << 52, biased - 1075) };
+        let (mantissa, exponent) =
+            if biased == 0 { (fraction, -1074) } else { (fraction | 1 << 52, biased - 1075) };
         let at = (exponent + shift - LOWEST).max(0) as usize;
         let limbs = if value < 0.0 { &mut self.negative } else { &mut self.positive };
         let wide = u128::from(mantissa) << (at % 64);

@@ -31,6 +31,7 @@ pub struct ExactSum {
     /// Ascending by magnitude, without overlap.
     parts: SmallVec<[f64; 2]>,
     /// The same for huge summands, each times `2^-HUGE_SHIFT`.
+    #[expect(clippy::box_collection, reason = "there is a sum per step, and nearly none has huge summands")]
     huge: Option<Box<Vec<f64>>>,
     flags: u8,
 }

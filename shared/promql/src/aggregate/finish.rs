@@ -51,8 +51,12 @@ pub(crate) fn finish_groups(
 }
 
 fn finish_group(spec: &PartialSpec, group: GroupState, steps: usize, notes: &mut Notes) -> Column {
-    let mut column =
-        Column { labels: group.labels, drop_name: group.drop_name, floats: vec![ABSENT; steps], histograms: vec![] };
+    let mut column = Column {
+        labels: group.labels,
+        drop_name: group.drop_name,
+        floats: vec![ABSENT; steps],
+        histograms: vec![],
+    };
     let floats = &mut column.floats;
     match group.steps {
         StepStates::Sum(sums) => {
@@ -66,8 +70,10 @@ fn finish_group(spec: &PartialSpec, group: GroupState, steps: usize, notes: &mut
         }
         StepStates::Value(values) => *floats = values,
         StepStates::Moments(moments) => {
-            for (float, moments) in floats.iter_mut().zip(&moments).filter(|(_, moments)| !moments.is_empty()) {
-                *float = if spec.op == AggregateOp::Stddev { moments.deviation() } else { moments.variance() };
+            for (float, moments) in floats.iter_mut().zip(&moments).filter(|(_, moments)| !moments.is_empty())
+            {
+                *float =
+                    if spec.op == AggregateOp::Stddev { moments.deviation() } else { moments.variance() };
             }
         }
         StepStates::Values(mut values) => {

@@ -139,7 +139,9 @@ impl HistogramSum {
     }
 
     pub(super) fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let signed = |value: i64| i32::try_from(value).map_err(|_| CodecError::Invalid("number is longer than 32 bits"));
+        let signed = |value: i64| {
+            i32::try_from(value).map_err(|_| CodecError::Invalid("number is longer than 32 bits"))
+        };
         let mut out = Self { hints: input.u8()?, ..Self::default() };
         for _ in 0..input.count(17)? {
             let schema = signed(input.i64()?)?;

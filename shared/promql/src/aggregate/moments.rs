@@ -16,6 +16,7 @@ pub struct Moments {
     sum: ExactSum,
     squares: ExactSum,
     /// Values whose squares would overflow; rare.
+    #[expect(clippy::box_collection, reason = "there is a state per step, and nearly none has extremes")]
     extremes: Option<Box<Vec<f64>>>,
 }
 

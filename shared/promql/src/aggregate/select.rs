@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn ties_go_to_the_lesser_labels_and_nan_comes_last() {
-        let columns = vec![column("c", &[1.0, f64::NAN]), column("b", &[1.0, 2.0]), column("a", &[0.0, f64::NAN])];
+        let columns =
+            vec![column("c", &[1.0, f64::NAN]), column("b", &[1.0, 2.0]), column("a", &[0.0, f64::NAN])];
         let kept = keep_ranked(AggregateOp::Topk, columns, &[1.0, 2.0]);
         let names: Vec<_> = kept.iter().map(|column| column.labels.get("n").unwrap_or("")).collect();
         assert_eq!(names, ["a", "b"]);

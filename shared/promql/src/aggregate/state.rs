@@ -75,7 +75,12 @@ pub(crate) fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
 }
 
 /// The labels of a series' group for `count_values`, which makes the value a label.
-pub(crate) fn group_labels_of_value(labels: &Labels, grouping: &Grouping, label: &str, value: &str) -> Labels {
+pub(crate) fn group_labels_of_value(
+    labels: &Labels,
+    grouping: &Grouping,
+    label: &str,
+    value: &str,
+) -> Labels {
     let mut builder = labels.to_builder();
     builder.set(label, value);
     let named = |name: &str| grouping.labels.iter().any(|label| label == name);
@@ -88,9 +93,11 @@ pub(crate) fn group_labels_of_value(labels: &Labels, grouping: &Grouping, label:
 impl StepStates {
     pub(crate) fn new(op: AggregateOp, steps: usize) -> Self {
         match op {
-            AggregateOp::Sum | AggregateOp::Avg => {
-                Self::Sum(Sums { floats: vec![ExactSum::default(); steps], counts: vec![0; steps], histograms: vec![] })
-            }
+            AggregateOp::Sum | AggregateOp::Avg => Self::Sum(Sums {
+                floats: vec![ExactSum::default(); steps],
+                counts: vec![0; steps],
+                histograms: vec![],
+            }),
             AggregateOp::Count | AggregateOp::CountValues => Self::Count(vec![0; steps]),
             AggregateOp::Min | AggregateOp::Max | AggregateOp::Group => Self::Value(vec![ABSENT; steps]),
             AggregateOp::Stddev | AggregateOp::Stdvar => Self::Moments(vec![Moments::default(); steps]),
@@ -117,7 +124,12 @@ impl StepStates {
     }
 
     /// Folds a histogram; false where the aggregation passes histograms over.
-    pub(crate) fn fold_histogram(&mut self, op: AggregateOp, step: usize, histogram: &Arc<FloatHistogram>) -> bool {
+    pub(crate) fn fold_histogram(
+        &mut self,
+        op: AggregateOp,
+        step: usize,
+        histogram: &Arc<FloatHistogram>,
+    ) -> bool {
         match self {
             Self::Sum(sums) => {
                 sums.histogram_at(step as u32).add(histogram);
@@ -208,7 +220,10 @@ impl GroupState {
     ///
     /// # Errors
     /// [`StateError`] where states belong to different aggregations or grids.
-    pub fn merge_all(op: AggregateOp, parts: impl IntoIterator<Item = Vec<Self>>) -> Result<Vec<Self>, StateError> {
+    pub fn merge_all(
+        op: AggregateOp,
+        parts: impl IntoIterator<Item = Vec<Self>>,
+    ) -> Result<Vec<Self>, StateError> {
         let mut groups: std::collections::BTreeMap<Labels, Self> = std::collections::BTreeMap::new();
         for state in parts.into_iter().flatten() {
             match groups.get_mut(&state.labels) {

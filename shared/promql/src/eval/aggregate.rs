@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use tricord_model::Labels;
 
 use super::{EvalError, Evaluator, Result, string_arg, unwrap_parens};
-use crate::aggregate::{GroupState, StepStates, finish_groups, group_labels, group_labels_of_value, keep_ranked};
+use crate::aggregate::{
+    GroupState, StepStates, finish_groups, group_labels, group_labels_of_value, keep_ranked,
+};
 use crate::ast::{Aggregate, AggregateOp, Expr, ExprKind, Grouping, Pos};
 use crate::text::float_f;
 use crate::value::{Column, Grid, QueryValue, is_absent};
@@ -91,7 +93,12 @@ impl Evaluator<'_> {
     }
 
     /// The groups of an aggregation over the series at hand, sorted by labels.
-    pub(super) fn fold_groups(&mut self, spec: &PartialSpec, expr: &Expr, grid: Grid) -> Result<Vec<GroupState>> {
+    pub(super) fn fold_groups(
+        &mut self,
+        spec: &PartialSpec,
+        expr: &Expr,
+        grid: Grid,
+    ) -> Result<Vec<GroupState>> {
         let steps = grid.steps();
         if !self.check_param(spec, steps)? {
             return Ok(vec![]);
@@ -124,7 +131,8 @@ impl Evaluator<'_> {
         groups: &mut HashMap<Labels, GroupState>,
     ) {
         let labels = group_labels(&column.labels, &spec.grouping);
-        let group = groups.entry(labels).or_insert_with_key(|labels| GroupState::new(labels.clone(), spec.op, steps));
+        let group =
+            groups.entry(labels).or_insert_with_key(|labels| GroupState::new(labels.clone(), spec.op, steps));
         if let StepStates::Series(series) = &mut group.steps {
             let ranks = matches!(spec.op, AggregateOp::Topk | AggregateOp::Bottomk);
             if ranks && !column.histograms.is_empty() {
@@ -152,7 +160,10 @@ impl Evaluator<'_> {
         let values = match &spec.param {
             AggregateParam::None => return Ok(true),
             AggregateParam::Label(label) if label.is_empty() => {
-                return Err(EvalError::Execution(format!("invalid label name {}", crate::text::quoted(label))));
+                return Err(EvalError::Execution(format!(
+                    "invalid label name {}",
+                    crate::text::quoted(label)
+                )));
             }
             AggregateParam::Label(_) => return Ok(true),
             other => other.values(steps),

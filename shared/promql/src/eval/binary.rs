@@ -57,7 +57,13 @@ pub(super) fn changes_schema(op: BinaryOp) -> bool {
 
 /// The value of an operator for two values, and whether a comparison holds; `None` where it is not defined for them,
 /// with a note.
-pub(super) fn operate(op: BinaryOp, lhs: &Cell, rhs: &Cell, pos: Pos, notes: &mut Notes) -> Option<(Cell, bool)> {
+pub(super) fn operate(
+    op: BinaryOp,
+    lhs: &Cell,
+    rhs: &Cell,
+    pos: Pos,
+    notes: &mut Notes,
+) -> Option<(Cell, bool)> {
     use BinaryOp as B;
     let histogram = |histogram: FloatHistogram| Some((Cell::Histogram(Arc::new(histogram)), true));
     let compacted = |mut value: FloatHistogram| {
@@ -71,7 +77,9 @@ pub(super) fn operate(op: BinaryOp, lhs: &Cell, rhs: &Cell, pos: Pos, notes: &mu
                 false => (Cell::Float(scalar_operator(op, *a, *b)), true),
             });
         }
-        (Cell::Float(factor), Cell::Histogram(h)) | (Cell::Histogram(h), Cell::Float(factor)) if op == B::Mul => {
+        (Cell::Float(factor), Cell::Histogram(h)) | (Cell::Histogram(h), Cell::Float(factor))
+            if op == B::Mul =>
+        {
             let mut product = (**h).clone();
             histogram::scale(&mut product, *factor);
             return compacted(product);
@@ -171,7 +179,14 @@ impl Evaluator<'_> {
         Ok(QueryValue::Vector(columns))
     }
 
-    fn column_scalar(&mut self, binary: &Binary, column: &mut Column, scalar: &[f64], swapped: bool, pos: Pos) {
+    fn column_scalar(
+        &mut self,
+        binary: &Binary,
+        column: &mut Column,
+        scalar: &[f64],
+        swapped: bool,
+        pos: Pos,
+    ) {
         let op = binary.op;
         let trims = matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
         for (step, value) in column.floats.iter_mut().enumerate() {
@@ -216,10 +231,16 @@ impl Evaluator<'_> {
     /// Unary minus.
     pub(super) fn negate(&mut self, value: QueryValue) -> Result<QueryValue> {
         Ok(match value {
-            QueryValue::Scalar(values) => QueryValue::Scalar(values.into_iter().map(|value| -value).collect()),
+            QueryValue::Scalar(values) => {
+                QueryValue::Scalar(values.into_iter().map(|value| -value).collect())
+            }
             QueryValue::Vector(mut columns) => {
                 for column in &mut columns {
-                    column.floats.iter_mut().filter(|value| !is_absent(**value)).for_each(|value| *value = -*value);
+                    column
+                        .floats
+                        .iter_mut()
+                        .filter(|value| !is_absent(**value))
+                        .for_each(|value| *value = -*value);
                     for (_, histogram) in &mut column.histograms {
                         histogram::scale(Arc::make_mut(histogram), -1.0);
                     }

@@ -15,8 +15,9 @@ use tricord_model::{FloatHistogram, Labels, METRIC_NAME};
 impl Evaluator<'_> {
     pub(super) fn call(&mut self, call: &Call, pos: Pos, grid: Grid) -> Result<QueryValue> {
         use Function as F;
-        let is_range =
-            |arg: &Expr| matches!(unwrap_parens(arg).kind, ExprKind::MatrixSelector(_) | ExprKind::Subquery(_));
+        let is_range = |arg: &Expr| {
+            matches!(unwrap_parens(arg).kind, ExprKind::MatrixSelector(_) | ExprKind::Subquery(_))
+        };
         if let Some(at) = call.args.iter().position(is_range) {
             return self.range_call(call, at, pos, grid);
         }
@@ -30,7 +31,9 @@ impl Evaluator<'_> {
             F::Info => self.info(call, grid),
             F::SortByLabel | F::SortByLabelDesc => self.sort_by_label(call, grid),
             F::Sort | F::SortDesc => self.sort(call, grid),
-            F::HistogramQuantile | F::HistogramQuantiles | F::HistogramFraction => self.histogram_call(call, grid),
+            F::HistogramQuantile | F::HistogramQuantiles | F::HistogramFraction => {
+                self.histogram_call(call, grid)
+            }
             F::HistogramCount
             | F::HistogramSum
             | F::HistogramAvg
@@ -67,7 +70,8 @@ impl Evaluator<'_> {
             F::Range => constant((query.end_ms - query.start_ms) as f64 / 1000.0),
             F::Step => constant(step_seconds(query)),
             F::MaxOf | F::MinOf => {
-                let (mut a, b) = (self.eval_scalar(&call.args[0], grid)?, self.eval_scalar(&call.args[1], grid)?);
+                let (mut a, b) =
+                    (self.eval_scalar(&call.args[0], grid)?, self.eval_scalar(&call.args[1], grid)?);
                 let pick = if call.func == F::MaxOf { go_max } else { go_min };
                 a.iter_mut().zip(b).for_each(|(a, b)| *a = pick(*a, b));
                 Ok(QueryValue::Scalar(a))
@@ -75,7 +79,8 @@ impl Evaluator<'_> {
             F::Scalar => {
                 let columns = self.eval_columns(&call.args[0], grid)?;
                 let only = |step: usize| {
-                    let mut values = columns.iter().map(|column| column.floats[step]).filter(|value| !is_absent(*value));
+                    let mut values =
+                        columns.iter().map(|column| column.floats[step]).filter(|value| !is_absent(*value));
                     values.next().filter(|_| values.next().is_none()).unwrap_or(f64::NAN)
                 };
                 Ok(QueryValue::Scalar((0..grid.steps()).map(only).collect()))
@@ -85,10 +90,16 @@ impl Evaluator<'_> {
     }
 
     /// Applies a function to every float; histograms go.
-    fn map_floats(&mut self, arg: &Expr, grid: Grid, function: impl Fn(usize, f64) -> f64) -> Result<QueryValue> {
+    fn map_floats(
+        &mut self,
+        arg: &Expr,
+        grid: Grid,
+        function: impl Fn(usize, f64) -> f64,
+    ) -> Result<QueryValue> {
         let mut columns = self.eval_columns(arg, grid)?;
         for column in &mut columns {
-            for (step, value) in column.floats.iter_mut().enumerate().filter(|(_, value)| !is_absent(**value)) {
+            for (step, value) in column.floats.iter_mut().enumerate().filter(|(_, value)| !is_absent(**value))
+            {
                 *value = function(step, *value);
             }
             column.histograms.clear();
@@ -109,7 +120,8 @@ impl Evaluator<'_> {
             Some(arg) => self.map_floats(arg, grid, |_, value| function(value)),
             // Date functions without an argument take the evaluation time.
             None => {
-                let floats = (0..grid.steps()).map(|step| function((grid.time(step) / 1000) as f64)).collect();
+                let floats =
+                    (0..grid.steps()).map(|step| function((grid.time(step) / 1000) as f64)).collect();
                 let column = Column { labels: Labels::empty(), drop_name: false, floats, histograms: vec![] };
                 Ok(QueryValue::Vector(vec![column]))
             }

@@ -121,7 +121,14 @@ impl Evaluator<'_> {
     }
 
     /// Where a native and a classic histogram have one label set, neither counts.
-    fn remove_conflicts(&mut self, columns: &mut [Column], native: usize, classic: &Classic, pos: Pos, steps: usize) {
+    fn remove_conflicts(
+        &mut self,
+        columns: &mut [Column],
+        native: usize,
+        classic: &Classic,
+        pos: Pos,
+        steps: usize,
+    ) {
         for step in 0..steps {
             let has_buckets = classic.buckets.iter().any(|(_, at)| !is_absent(columns[*at].floats[step]));
             if !has_buckets || columns[native].histogram_at(step).is_none() {
@@ -134,7 +141,14 @@ impl Evaluator<'_> {
         }
     }
 
-    fn native_results(&mut self, job: &Job, pos: Pos, input: &Histograms, steps: usize, out: &mut Vec<Column>) {
+    fn native_results(
+        &mut self,
+        job: &Job,
+        pos: Pos,
+        input: &Histograms,
+        steps: usize,
+        out: &mut Vec<Column>,
+    ) {
         for (at, _) in &input.native {
             let source = &input.columns[*at];
             let mut column = self.result_column(&source.labels, steps);
@@ -166,7 +180,14 @@ impl Evaluator<'_> {
         }
     }
 
-    fn classic_results(&mut self, job: &Job, pos: Pos, input: &Histograms, grid: Grid, out: &mut Vec<Column>) {
+    fn classic_results(
+        &mut self,
+        job: &Job,
+        pos: Pos,
+        input: &Histograms,
+        grid: Grid,
+        out: &mut Vec<Column>,
+    ) {
         for classic in &input.classic {
             let mut column = self.result_column(&classic.labels, grid.steps());
             for step in 0..grid.steps() {
@@ -179,7 +200,8 @@ impl Evaluator<'_> {
                     Kind::Quantile(q) => {
                         let (value, forced) = bucket_quantile(q[step], &mut buckets);
                         if let Some(forced) = forced {
-                            let name = if self.options.delayed_name_removal { classic.labels.name() } else { "" };
+                            let name =
+                                if self.options.delayed_name_removal { classic.labels.name() } else { "" };
                             let t_ms = grid.time(step);
                             let note = Monotonicity {
                                 min_t_ms: t_ms,
@@ -201,8 +223,12 @@ impl Evaluator<'_> {
     }
 
     fn result_column(&self, labels: &Labels, steps: usize) -> Column {
-        let mut column =
-            Column { labels: labels.clone(), drop_name: true, floats: vec![ABSENT; steps], histograms: vec![] };
+        let mut column = Column {
+            labels: labels.clone(),
+            drop_name: true,
+            floats: vec![ABSENT; steps],
+            histograms: vec![],
+        };
         drop_name(&mut column, self.options.delayed_name_removal);
         column
     }

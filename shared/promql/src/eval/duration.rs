@@ -9,7 +9,11 @@ use crate::value::Grid;
 ///
 /// # Errors
 /// [`EvalError::BadData`] where it is no number, out of range, or not above zero while `negative` is not allowed.
-pub fn resolve_duration_ms(duration: &Duration, negative: bool, options: &EvalOptions) -> Result<i64, EvalError> {
+pub fn resolve_duration_ms(
+    duration: &Duration,
+    negative: bool,
+    options: &EvalOptions,
+) -> Result<i64, EvalError> {
     let Duration::Expr(expr) = duration else {
         let Duration::Constant(ms) = duration else { return Ok(0) };
         return Ok(*ms);

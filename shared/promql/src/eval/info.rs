@@ -22,9 +22,13 @@ struct InfoMatchers {
 impl InfoMatchers {
     fn of(call: &Call) -> Result<Self> {
         let by_default = || Matcher::equal(METRIC_NAME, "target_info");
-        let Some(arg) = call.args.get(1) else { return Ok(Self { names: vec![by_default()], labels: vec![] }) };
+        let Some(arg) = call.args.get(1) else {
+            return Ok(Self { names: vec![by_default()], labels: vec![] });
+        };
         let ExprKind::VectorSelector(selector) = &unwrap_parens(arg).kind else {
-            return Err(EvalError::BadData("expected label selectors only in info's second argument".to_owned()));
+            return Err(EvalError::BadData(
+                "expected label selectors only in info's second argument".to_owned(),
+            ));
         };
         let (mut names, labels): (Vec<_>, Vec<_>) =
             selector.matchers.iter().cloned().partition(|matcher| matcher.name == METRIC_NAME);
@@ -42,7 +46,8 @@ impl InfoMatchers {
     }
 
     fn wants(&self, label: &str) -> bool {
-        label != METRIC_NAME && (self.labels.is_empty() || self.labels.iter().any(|matcher| matcher.name == label))
+        label != METRIC_NAME
+            && (self.labels.is_empty() || self.labels.iter().any(|matcher| matcher.name == label))
     }
 
     fn match_empty(&self) -> bool {

@@ -8,7 +8,10 @@ use crate::value::{Column, QueryValue, is_absent};
 /// work.
 pub(super) fn is_worth_once(expr: &Expr) -> bool {
     match &expr.kind {
-        ExprKind::Number(_) | ExprKind::String(_) | ExprKind::VectorSelector(_) | ExprKind::MatrixSelector(_) => false,
+        ExprKind::Number(_)
+        | ExprKind::String(_)
+        | ExprKind::VectorSelector(_)
+        | ExprKind::MatrixSelector(_) => false,
         _ => is_invariant(expr) && reads_samples(expr),
     }
 }
@@ -72,7 +75,9 @@ fn any(expr: &Expr, found: &mut impl FnMut(&Expr) -> bool) -> bool {
     match &expr.kind {
         ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => any(inner, found),
         ExprKind::Binary(binary) => any(&binary.lhs, found) || any(&binary.rhs, found),
-        ExprKind::Aggregate(a) => any(&a.expr, found) || a.param.as_ref().is_some_and(|param| any(param, found)),
+        ExprKind::Aggregate(a) => {
+            any(&a.expr, found) || a.param.as_ref().is_some_and(|param| any(param, found))
+        }
         ExprKind::Call(call) => call.args.iter().any(|arg| any(arg, found)),
         ExprKind::Subquery(subquery) => any(&subquery.expr, found),
         _ => false,
@@ -82,7 +87,9 @@ fn any(expr: &Expr, found: &mut impl FnMut(&Expr) -> bool) -> bool {
 /// A value of one step at all steps.
 pub(super) fn repeat(value: QueryValue, steps: usize) -> QueryValue {
     match value {
-        QueryValue::Scalar(values) => QueryValue::Scalar(vec![values.first().copied().unwrap_or(f64::NAN); steps]),
+        QueryValue::Scalar(values) => {
+            QueryValue::Scalar(vec![values.first().copied().unwrap_or(f64::NAN); steps])
+        }
         QueryValue::Vector(columns) => {
             QueryValue::Vector(columns.into_iter().map(|column| repeat_column(column, steps)).collect())
         }
@@ -94,10 +101,8 @@ fn repeat_column(mut column: Column, steps: usize) -> Column {
     let first = column.floats.first().copied().unwrap_or(crate::value::ABSENT);
     column.floats.clear();
     column.floats.resize(steps, first);
-    if is_absent(first) {
-        if let Some((_, histogram)) = column.histograms.first().cloned() {
-            column.histograms = (0..steps).map(|step| (step as u32, histogram.clone())).collect();
-        }
+    if let Some((_, histogram)) = column.histograms.first().cloned().filter(|_| is_absent(first)) {
+        column.histograms = (0..steps).map(|step| (step as u32, histogram.clone())).collect();
     }
     column
 }

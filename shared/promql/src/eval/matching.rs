@@ -128,7 +128,8 @@ impl Evaluator<'_> {
         let active: Vec<bool> = (0..steps)
             .map(|step| if fills { in_many[step] || in_one[step] } else { in_many[step] && in_one[step] })
             .collect();
-        let mut join = Join { binary, matching, swapped, pos, output: Output::new(steps), results: HashMap::new() };
+        let mut join =
+            Join { binary, matching, swapped, pos, output: Output::new(steps), results: HashMap::new() };
         for group in &groups {
             self.check_cancelled()?;
             let (of_many, of_one) = if swapped { (&group.rhs, &group.lhs) } else { (&group.lhs, &group.rhs) };
@@ -187,11 +188,14 @@ impl Evaluator<'_> {
     ) -> Result<()> {
         let binary = join.binary;
         let (lhs, rhs) = if join.swapped { (&one.cell, &many.cell) } else { (&many.cell, &one.cell) };
-        let Some((cell, keep)) = operate(binary.op, lhs, rhs, join.pos, &mut self.notes) else { return Ok(()) };
+        let Some((cell, keep)) = operate(binary.op, lhs, rhs, join.pos, &mut self.notes) else {
+            return Ok(());
+        };
         let place = join.place(many.labels, one.labels, self.options.delayed_name_removal);
         let one_to_one = join.matching.card == Cardinality::OneToOne;
         if one_to_one && !matched.is_empty() {
-            let text = "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)";
+            let text =
+                "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)";
             return Err(EvalError::Execution(text.to_owned()));
         }
         if !one_to_one && matched.contains(&place) {

@@ -264,7 +264,15 @@ pub(crate) struct Evaluator<'a> {
 
 impl<'a> Evaluator<'a> {
     fn new(storage: &'a dyn Storage, sources: &'a dyn Sources, options: &'a EvalOptions) -> Self {
-        Self { storage, sources, options, notes: Notes::default(), stats: EvalStats::default(), live: 0, reading: Reading { stats: options.histogram_stats, buckets: false } }
+        Self {
+            storage,
+            sources,
+            options,
+            notes: Notes::default(),
+            stats: EvalStats::default(),
+            live: 0,
+            reading: Reading { stats: options.histogram_stats, buckets: false },
+        }
     }
 
     fn check_cancelled(&self) -> Result<()> {
@@ -326,7 +334,11 @@ impl<'a> Evaluator<'a> {
         let steps = grid.steps();
         if remote.value_type == ValueType::Scalar {
             let values = self.sources.scalar(remote.id).ok_or_else(missing)?;
-            return if values.len() == steps { Ok(QueryValue::Scalar(values.to_vec())) } else { Err(missing()) };
+            return if values.len() == steps {
+                Ok(QueryValue::Scalar(values.to_vec()))
+            } else {
+                Err(missing())
+            };
         }
         let columns = self.sources.columns(remote.id).ok_or_else(missing)?;
         if columns.iter().any(|column| column.floats.len() != steps) {
@@ -357,7 +369,9 @@ fn check_range_type(expr: &Expr) -> Result<()> {
         ValueType::Vector | ValueType::Scalar => Ok(()),
         other => {
             let other = if other == ValueType::Matrix { "range vector" } else { "string" };
-            let text = format!("invalid expression type \"{other}\" for range query, must be Scalar or instant Vector");
+            let text = format!(
+                "invalid expression type \"{other}\" for range query, must be Scalar or instant Vector"
+            );
             Err(EvalError::BadData(text))
         }
     }

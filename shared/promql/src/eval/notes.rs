@@ -95,7 +95,10 @@ impl Notes {
     }
 
     pub(crate) fn mixed_floats_histograms(&mut self, pos: Pos, name: &str) {
-        self.warn(pos, format!("encountered a mix of histograms and floats for metric name {}", quoted(name)));
+        self.warn(
+            pos,
+            format!("encountered a mix of histograms and floats for metric name {}", quoted(name)),
+        );
     }
 
     pub(crate) fn mixed_floats_histograms_aggregation(&mut self, pos: Pos) {
@@ -115,7 +118,8 @@ impl Notes {
     }
 
     pub(crate) fn mixed_schemas(&mut self, pos: Pos, name: &str) {
-        let text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name";
+        let text =
+            "vector contains a mix of histograms with exponential and custom buckets schemas for metric name";
         self.warn(pos, format!("{text} {}", quoted(name)));
     }
 
@@ -253,7 +257,8 @@ mod tests {
         notes.possible_non_counter(Pos { start: 5, end: 6 }, "up");
         notes.possible_non_counter(Pos { start: 9, end: 12 }, "up");
         let infos: Vec<_> = notes.render(Some("rate(\nup[5m])")).infos.into_iter().collect();
-        let text = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"up\" (2:4)";
+        let text =
+            "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"up\" (2:4)";
         assert_eq!(infos, [format!("PromQL info: {text}")]);
     }
 }

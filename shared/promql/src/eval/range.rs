@@ -40,7 +40,8 @@ pub(super) struct RangeSeries {
 impl RangeSeries {
     fn new(labels: Labels, points: Points) -> Self {
         let points = clean(points);
-        let mut series = Self { labels, drop_name: false, floats: Track::default(), histograms: Track::default() };
+        let mut series =
+            Self { labels, drop_name: false, floats: Track::default(), histograms: Track::default() };
         if points.histograms.is_empty() {
             series.floats = Track { t_ms: points.t_ms, values: points.floats, start_ms: points.start_ms };
             return series;
@@ -48,8 +49,12 @@ impl RangeSeries {
         let with_start = !points.start_ms.is_empty();
         for sample in points.iter() {
             match sample.value {
-                Value::Float(value) => push(&mut series.floats, sample.t_ms, value, sample.start_ms, with_start),
-                Value::Histogram(h) => push(&mut series.histograms, sample.t_ms, h, sample.start_ms, with_start),
+                Value::Float(value) => {
+                    push(&mut series.floats, sample.t_ms, value, sample.start_ms, with_start)
+                }
+                Value::Histogram(h) => {
+                    push(&mut series.histograms, sample.t_ms, h, sample.start_ms, with_start)
+                }
             }
         }
         series
@@ -57,7 +62,8 @@ impl RangeSeries {
 
     /// The samples in order of time.
     pub(super) fn into_points(self) -> Points {
-        let mut samples: Vec<Sample> = Vec::with_capacity(self.floats.t_ms.len() + self.histograms.t_ms.len());
+        let mut samples: Vec<Sample> =
+            Vec::with_capacity(self.floats.t_ms.len() + self.histograms.t_ms.len());
         for (t_ms, value) in self.floats.t_ms.iter().zip(self.floats.values) {
             samples.push(Sample::float(*t_ms, value));
         }
@@ -94,7 +100,9 @@ impl RangeSpec {
         match self.mode {
             RangeMode::Default => (start, end),
             RangeMode::Anchored => (start.saturating_sub(self.lookback_ms), end),
-            RangeMode::Smoothed => (start.saturating_sub(self.lookback_ms), end.saturating_add(self.lookback_ms)),
+            RangeMode::Smoothed => {
+                (start.saturating_sub(self.lookback_ms), end.saturating_add(self.lookback_ms))
+            }
         }
     }
 }
@@ -142,7 +150,12 @@ impl Evaluator<'_> {
         })
     }
 
-    fn matrix_series(&mut self, matrix: &MatrixSelector, spec: RangeSpec, grid: Grid) -> Result<Vec<RangeSeries>> {
+    fn matrix_series(
+        &mut self,
+        matrix: &MatrixSelector,
+        spec: RangeSpec,
+        grid: Grid,
+    ) -> Result<Vec<RangeSeries>> {
         let (after, _) = spec.bounds(grid, 0);
         let (_, until) = spec.bounds(grid, grid.steps().saturating_sub(1));
         let series = self.select(&matrix.selector.matchers, after, until)?;
@@ -336,6 +349,11 @@ fn absent(arg: &Expr, series: &[RangeSeries], spec: RangeSpec, grid: Grid) -> Ve
             }
         }
     }
-    let column = Column { labels: super::relabel::labels_of_absence(arg), drop_name: true, floats, histograms: vec![] };
+    let column = Column {
+        labels: super::relabel::labels_of_absence(arg),
+        drop_name: true,
+        floats,
+        histograms: vec![],
+    };
     if column.is_empty() { vec![] } else { vec![column] }
 }

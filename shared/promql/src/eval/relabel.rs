@@ -16,7 +16,8 @@ use crate::value::{Column, Grid, QueryValue};
 const REGEX_SIZE_LIMIT_BYTES: usize = 4 << 20;
 
 fn compile(pattern: &str) -> Result<Regex> {
-    let invalid = || EvalError::Execution(format!("invalid regular expression in label_replace(): {pattern}"));
+    let invalid =
+        || EvalError::Execution(format!("invalid regular expression in label_replace(): {pattern}"));
     Regex::builder()
         .configure(Regex::config().nfa_size_limit(Some(REGEX_SIZE_LIMIT_BYTES)))
         .build(&format!("^(?s:{pattern})$"))
@@ -97,7 +98,8 @@ impl Evaluator<'_> {
         check_label_name(target, "destination", "label_join")?;
         let mut columns = self.eval_columns(&call.args[0], grid)?;
         for column in &mut columns {
-            let values: Vec<&str> = sources.iter().map(|source| column.labels.get(source).unwrap_or("")).collect();
+            let values: Vec<&str> =
+                sources.iter().map(|source| column.labels.get(source).unwrap_or("")).collect();
             let value = values.join(separator);
             set_label(column, target, &value);
         }

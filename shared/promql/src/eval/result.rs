@@ -119,7 +119,10 @@ pub fn has_order(expr: &Expr) -> bool {
         ExprKind::Aggregate(aggregate) => matches!(aggregate.op, AggregateOp::Topk | AggregateOp::Bottomk),
         ExprKind::Call(call) => match call.func {
             Function::Sort | Function::SortDesc | Function::SortByLabel | Function::SortByLabelDesc => true,
-            Function::Absent | Function::Scalar | Function::HistogramQuantile | Function::HistogramFraction => false,
+            Function::Absent
+            | Function::Scalar
+            | Function::HistogramQuantile
+            | Function::HistogramFraction => false,
             _ => call.args.iter().any(has_order),
         },
         // Its planner has put the columns into their order.

@@ -51,7 +51,12 @@ impl Evaluator<'_> {
     }
 
     /// Reads the samples after `after_ms` up to `until_ms`.
-    pub(super) fn select(&mut self, matchers: &[Matcher], after_ms: i64, until_ms: i64) -> Result<Vec<(Labels, Points)>> {
+    pub(super) fn select(
+        &mut self,
+        matchers: &[Matcher],
+        after_ms: i64,
+        until_ms: i64,
+    ) -> Result<Vec<(Labels, Points)>> {
         self.check_cancelled()?;
         let max_samples = self.options.max_samples.saturating_sub(self.live);
         let selection = Selection { matchers, after_ms, until_ms, max_samples };
@@ -64,14 +69,24 @@ impl Evaluator<'_> {
         Ok(series)
     }
 
-    pub(super) fn vector_selector(&mut self, selector: &VectorSelector, pos: Pos, grid: Grid) -> Result<QueryValue> {
+    pub(super) fn vector_selector(
+        &mut self,
+        selector: &VectorSelector,
+        pos: Pos,
+        grid: Grid,
+    ) -> Result<QueryValue> {
         if selector.mode == RangeMode::Smoothed {
             return self.smoothed_selector(selector, pos, grid);
         }
         self.instant(selector, grid, Facet::Value).map(QueryValue::Vector)
     }
 
-    pub(super) fn instant(&mut self, selector: &VectorSelector, grid: Grid, facet: Facet) -> Result<Vec<Column>> {
+    pub(super) fn instant(
+        &mut self,
+        selector: &VectorSelector,
+        grid: Grid,
+        facet: Facet,
+    ) -> Result<Vec<Column>> {
         let reference = self.reference(selector)?;
         let (first, last) = reference.span(grid);
         let series = self.select(&selector.matchers, first.saturating_sub(self.options.lookback_ms), last)?;
@@ -127,7 +142,8 @@ impl Evaluator<'_> {
         let reference = self.reference(selector)?;
         let lookback = self.options.lookback_ms;
         let (first, last) = reference.span(grid);
-        let series = self.select(&selector.matchers, first.saturating_sub(lookback), last.saturating_add(lookback))?;
+        let series =
+            self.select(&selector.matchers, first.saturating_sub(lookback), last.saturating_add(lookback))?;
         let mut columns = Vec::with_capacity(series.len());
         for (labels, points) in series {
             let points: Points = clean(points);
@@ -161,7 +177,8 @@ impl Evaluator<'_> {
             column.floats[step] = match (exact, at < to) {
                 (true, _) => points.floats[at],
                 (false, true) => {
-                    let (left, right) = ((points.t_ms[at - 1], points.floats[at - 1]), (points.t_ms[at], points.floats[at]));
+                    let (left, right) =
+                        ((points.t_ms[at - 1], points.floats[at - 1]), (points.t_ms[at], points.floats[at]));
                     extended::interpolate(left, right, now, false)
                 }
                 (false, false) => points.floats[at - 1],

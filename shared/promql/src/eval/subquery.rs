@@ -68,7 +68,8 @@ fn to_series(column: Column, grid: Grid) -> RangeSeries {
 fn without_reset_hint(histogram: Arc<FloatHistogram>) -> Arc<FloatHistogram> {
     match histogram.counter_reset_hint {
         CounterResetHint::Reset | CounterResetHint::NotReset => {
-            let unknown = FloatHistogram { counter_reset_hint: CounterResetHint::Unknown, ..(*histogram).clone() };
+            let unknown =
+                FloatHistogram { counter_reset_hint: CounterResetHint::Unknown, ..(*histogram).clone() };
             Arc::new(unknown)
         }
         _ => histogram,

@@ -72,9 +72,12 @@ pub(crate) fn to_schema(histogram: &FloatHistogram, schema: i32) -> FloatHistogr
     if schema == histogram.schema || histogram.uses_custom_buckets() {
         return copy;
     }
-    let reduced = |spans: &[_], buckets: &[f64]| dense(&reduce(sparse(spans, buckets), histogram.schema, schema));
-    (copy.positive_spans, copy.positive_buckets) = reduced(&histogram.positive_spans, &histogram.positive_buckets);
-    (copy.negative_spans, copy.negative_buckets) = reduced(&histogram.negative_spans, &histogram.negative_buckets);
+    let reduced =
+        |spans: &[_], buckets: &[f64]| dense(&reduce(sparse(spans, buckets), histogram.schema, schema));
+    (copy.positive_spans, copy.positive_buckets) =
+        reduced(&histogram.positive_spans, &histogram.positive_buckets);
+    (copy.negative_spans, copy.negative_buckets) =
+        reduced(&histogram.negative_spans, &histogram.negative_buckets);
     copy.schema = schema;
     copy.counter_reset_hint = CounterResetHint::Unknown;
     copy
@@ -86,7 +89,10 @@ pub(crate) fn add(sum: &mut FloatHistogram, other: &FloatHistogram) -> Result<Co
 }
 
 /// Subtracts `other` from `difference`.
-pub(crate) fn subtract(difference: &mut FloatHistogram, other: &FloatHistogram) -> Result<Combined, Incompatible> {
+pub(crate) fn subtract(
+    difference: &mut FloatHistogram,
+    other: &FloatHistogram,
+) -> Result<Combined, Incompatible> {
     combine(difference, other, -1.0)
 }
 
@@ -111,7 +117,8 @@ fn combine(target: &mut FloatHistogram, other: &FloatHistogram, sign: f64) -> Re
         let own = reduce(own, target.schema, schema);
         let mut others = reduce(others, other.schema, schema);
         // What lies within the zero bucket has been counted there.
-        let inside = others.iter().take_while(|(i, _)| exponential_bound(*i, schema) <= target.zero_threshold).count();
+        let inside =
+            others.iter().take_while(|(i, _)| exponential_bound(*i, schema) <= target.zero_threshold).count();
         others.drain(..inside);
         dense(&merge(own, others, sign))
     };
@@ -289,7 +296,8 @@ mod tests {
     #[test]
     fn a_wider_zero_bucket_swallows_buckets() {
         let mut sum = exponential(0, 0, &[1.0, 2.0, 4.0]);
-        let wide = FloatHistogram { zero_threshold: 1.5, zero_count: 5.0, count: 5.0, ..FloatHistogram::default() };
+        let wide =
+            FloatHistogram { zero_threshold: 1.5, zero_count: 5.0, count: 5.0, ..FloatHistogram::default() };
         add(&mut sum, &wide).unwrap();
         assert_eq!((sum.zero_threshold, sum.zero_count), (2.0, 8.0));
         assert_eq!(sum.positive_buckets, [4.0]);
@@ -306,7 +314,10 @@ mod tests {
         let mut sum = custom(&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 4.0]);
         let combined = add(&mut sum, &custom(&[1.0, 3.0], &[10.0, 20.0, 30.0])).unwrap();
         assert!(combined.bounds_reconciled);
-        assert_eq!((sum.custom_values.clone(), sum.positive_buckets.clone()), (vec![1.0, 3.0], vec![11.0, 25.0, 34.0]));
+        assert_eq!(
+            (sum.custom_values.clone(), sum.positive_buckets.clone()),
+            (vec![1.0, 3.0], vec![11.0, 25.0, 34.0])
+        );
         assert_eq!(add(&mut sum, &exponential(0, 0, &[1.0])), Err(Incompatible));
     }
 }

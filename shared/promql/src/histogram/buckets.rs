@@ -29,7 +29,8 @@ impl Bucket {
 }
 
 /// `2^(i/256) / 2` for the finest schema; coarser ones take every 2nd, 4th, … of them.
-static FRACTIONS: LazyLock<Vec<f64>> = LazyLock::new(|| (0..256).map(|i| (f64::from(i) / 256.0).exp2() / 2.0).collect());
+static FRACTIONS: LazyLock<Vec<f64>> =
+    LazyLock::new(|| (0..256).map(|i| (f64::from(i) / 256.0).exp2() / 2.0).collect());
 
 /// `fraction * 2^exponent`, also where the power alone is out of range.
 fn scale_by_power(fraction: f64, exponent: i32) -> f64 {
@@ -130,7 +131,10 @@ mod tests {
 
     #[test]
     fn bounds_are_powers_of_two() {
-        assert_eq!([exponential_bound(0, 0), exponential_bound(1, 0), exponential_bound(-3, 0)], [1.0, 2.0, 0.125]);
+        assert_eq!(
+            [exponential_bound(0, 0), exponential_bound(1, 0), exponential_bound(-3, 0)],
+            [1.0, 2.0, 0.125]
+        );
         assert_eq!(exponential_bound(1, -1), 4.0);
         assert_eq!(exponential_bound(1, 1), std::f64::consts::SQRT_2);
         assert_eq!(exponential_bound(1024, 0), f64::MAX);

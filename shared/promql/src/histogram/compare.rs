@@ -35,7 +35,9 @@ pub(crate) fn detect_reset(current: &FloatHistogram, previous: &FloatHistogram) 
         true => above_zero(sparse(&h.positive_spans, &h.positive_buckets), h.schema, current),
         false => above_zero(sparse(&h.negative_spans, &h.negative_buckets), h.schema, current),
     };
-    [true, false].into_iter().any(|positive| buckets_fell(&side(current, positive), &side(previous, positive)))
+    [true, false]
+        .into_iter()
+        .any(|positive| buckets_fell(&side(current, positive), &side(previous, positive)))
 }
 
 /// Buckets at the resolution of `layout`, without those within its zero bucket.

@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn only_a_run_of_one_layout_is_known_to_have_no_reset() {
         let of = |count: f64, schema: i32| FloatHistogram { count, schema, ..FloatHistogram::default() };
-        let hint = |previous: &FloatHistogram, current: &FloatHistogram| stored_reset_hint(Some(previous), current);
+        let hint =
+            |previous: &FloatHistogram, current: &FloatHistogram| stored_reset_hint(Some(previous), current);
         assert_eq!(stored_reset_hint(None, &of(1.0, 0)), CounterResetHint::Unknown);
         assert_eq!(hint(&of(1.0, 0), &of(2.0, 0)), CounterResetHint::NotReset);
         assert_eq!(hint(&of(2.0, 0), &of(1.0, 0)), CounterResetHint::Unknown);

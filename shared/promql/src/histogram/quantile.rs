@@ -45,7 +45,8 @@ pub(crate) fn quantile(q: f64, histogram: &FloatHistogram) -> (f64, NanNote) {
     }
     let mut rank = if forward { q * histogram.count } else { (1.0 - q) * histogram.count };
     let mut count = 0.0;
-    let mut bucket = Bucket { lower: 0.0, upper: 0.0, lower_inclusive: false, upper_inclusive: false, count: 0.0 };
+    let mut bucket =
+        Bucket { lower: 0.0, upper: 0.0, lower_inclusive: false, upper_inclusive: false, count: 0.0 };
     let mut rest = buckets.iter();
     for next in rest.by_ref() {
         bucket = *next;

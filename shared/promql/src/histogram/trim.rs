@@ -52,7 +52,14 @@ pub(crate) fn trim(histogram: &mut FloatHistogram, bound: f64, upper: bool) {
 }
 
 /// What is left of a bucket.
-fn trim_bucket(bucket: &Bucket, bound: f64, keep: Keep, positive: bool, custom: bool, kept: &mut Kept) -> f64 {
+fn trim_bucket(
+    bucket: &Bucket,
+    bound: f64,
+    keep: Keep,
+    positive: bool,
+    custom: bool,
+    kept: &mut Kept,
+) -> f64 {
     if bucket.count == 0.0 {
         return bucket.count;
     }

@@ -81,9 +81,8 @@ fn count(merged: Merged<'_>, counts: impl Fn(&Point<'_>, &Point<'_>) -> bool) ->
 pub(crate) fn resets(context: &KernelContext<'_>, window: &Window<'_>) -> Option<Out> {
     let with_start = context.start_timestamps;
     count(points(context, window)?, |previous, current| {
-        let reset_by_start = || {
-            with_start && is_start_reset(previous.start_ms, previous.t_ms, current.start_ms, current.t_ms)
-        };
+        let reset_by_start =
+            || with_start && is_start_reset(previous.start_ms, previous.t_ms, current.start_ms, current.t_ms);
         match (&previous.value, &current.value) {
             (Seen::Float(a), Seen::Float(b)) => b < a || reset_by_start(),
             (Seen::Histogram(a), Seen::Histogram(b)) => reset_by_start() || histogram::detect_reset(b, a),

@@ -72,7 +72,14 @@ fn borders(context: &KernelContext<'_>, t_ms: &[i64]) -> Option<(usize, usize)> 
     Some((first, last))
 }
 
-fn left_value(t_ms: &[i64], values: &[f64], first: usize, start: i64, smoothed: bool, is_counter: bool) -> f64 {
+fn left_value(
+    t_ms: &[i64],
+    values: &[f64],
+    first: usize,
+    start: i64,
+    smoothed: bool,
+    is_counter: bool,
+) -> f64 {
     if smoothed && t_ms[first] < start {
         let (left, right) = ((t_ms[first], values[first]), (t_ms[first + 1], values[first + 1]));
         return interpolate(left, right, start, is_counter);
@@ -115,7 +122,13 @@ pub(crate) fn float_rate(
 }
 
 /// The samples of a range selector by itself: one on each border, and those in between.
-pub(crate) fn extend(t_ms: &[i64], values: &[f64], start: i64, end: i64, smoothed: bool) -> (Vec<i64>, Vec<f64>) {
+pub(crate) fn extend(
+    t_ms: &[i64],
+    values: &[f64],
+    start: i64,
+    end: i64,
+    smoothed: bool,
+) -> (Vec<i64>, Vec<f64>) {
     let Some(mut last) = t_ms.len().checked_sub(1) else { return (vec![], vec![]) };
     let first = t_ms[..last].partition_point(|t| *t <= start).saturating_sub(1);
     if smoothed {
@@ -156,7 +169,15 @@ pub(crate) fn histogram_rate(
     let (pos, name) = (context.pos, context.name);
     let left = if smoothed && t_ms[first] < context.start_ms {
         let times = (t_ms[first], t_ms[first + 1], context.start_ms);
-        interpolate_histograms(&values[first], &values[first + 1], times, is_counter, context.notes, pos, name)?
+        interpolate_histograms(
+            &values[first],
+            &values[first + 1],
+            times,
+            is_counter,
+            context.notes,
+            pos,
+            name,
+        )?
     } else {
         (*values[first]).clone()
     };
@@ -166,7 +187,8 @@ pub(crate) fn histogram_rate(
     } else {
         (*values[last]).clone()
     };
-    if !is_counter && !(is_gauge(&left) && is_gauge(&right)) {
+    let gauges = is_gauge(&left) && is_gauge(&right);
+    if !is_counter && !gauges {
         context.notes.not_a_gauge(pos, name);
     }
     let mut difference = right.clone();
@@ -240,7 +262,10 @@ mod tests {
     fn borders_are_interpolated_or_taken_over() {
         let (t_ms, values) = ([0, 10, 20, 30], [0.0, 1.0, 2.0, 3.0]);
         assert_eq!(extend(&t_ms, &values, 5, 25, true), (vec![5, 10, 20, 25], vec![0.5, 1.0, 2.0, 2.5]));
-        assert_eq!(extend(&t_ms[..3], &values[..3], 5, 25, false), (vec![5, 10, 20, 25], vec![0.0, 1.0, 2.0, 2.0]));
+        assert_eq!(
+            extend(&t_ms[..3], &values[..3], 5, 25, false),
+            (vec![5, 10, 20, 25], vec![0.0, 1.0, 2.0, 2.0])
+        );
         assert_eq!(extend(&t_ms[..1], &values[..1], 5, 25, false), (vec![], vec![]));
         assert_eq!(interpolate((0, 10.0), (10, 4.0), 5, true), 2.0);
     }

@@ -30,7 +30,15 @@ pub(crate) fn elementwise(function: Function) -> Option<fn(f64) -> f64> {
         F::Atanh => f64::atanh,
         F::Rad => |v| v * std::f64::consts::PI / 180.0,
         F::Deg => |v| v * 180.0 / std::f64::consts::PI,
-        F::Sgn => |v| if v < 0.0 { -1.0 } else if v > 0.0 { 1.0 } else { v },
+        F::Sgn => |v| {
+            if v < 0.0 {
+                -1.0
+            } else if v > 0.0 {
+                1.0
+            } else {
+                v
+            }
+        },
         _ => return date(function),
     })
 }

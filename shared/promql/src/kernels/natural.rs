@@ -29,7 +29,8 @@ fn compare_digits(a: &str, b: &str) -> Ordering {
 /// The natural order of two texts; equal only where the texts are.
 pub(crate) fn compare(a: &str, b: &str) -> Ordering {
     for (x, y) in chunks(a).iter().zip(chunks(b)) {
-        let numbers = x.starts_with(|c: char| c.is_ascii_digit()) && y.starts_with(|c: char| c.is_ascii_digit());
+        let numbers =
+            x.starts_with(|c: char| c.is_ascii_digit()) && y.starts_with(|c: char| c.is_ascii_digit());
         let order = if numbers { compare_digits(x, y) } else { (*x).cmp(y) };
         if order != Ordering::Equal {
             return order;

@@ -94,8 +94,11 @@ fn make_monotonic(buckets: &mut [ClassicBucket]) -> Option<Forced> {
         }
         if count < previous {
             bucket.count = previous;
-            let so_far =
-                forced.unwrap_or(Forced { min_bucket: f64::INFINITY, max_bucket: f64::NEG_INFINITY, max_diff: 0.0 });
+            let so_far = forced.unwrap_or(Forced {
+                min_bucket: f64::INFINITY,
+                max_bucket: f64::NEG_INFINITY,
+                max_diff: 0.0,
+            });
             forced = Some(Forced {
                 min_bucket: so_far.min_bucket.min(bucket.upper),
                 max_bucket: so_far.max_bucket.max(bucket.upper),
@@ -153,7 +156,8 @@ fn monotonic_quantile(q: f64, buckets: &[ClassicBucket]) -> f64 {
 }
 
 fn first_reaching(buckets: &[ClassicBucket], rank: f64) -> usize {
-    buckets.partition_point(|bucket| !(bucket.count >= rank))
+    let reaches = |bucket: &ClassicBucket| bucket.count >= rank;
+    buckets.partition_point(|bucket| !reaches(bucket))
 }
 
 /// The part of a classic histogram's observations between two values.

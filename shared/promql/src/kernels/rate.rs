@@ -106,8 +106,8 @@ fn extrapolated_histogram(
         });
     }
     let mut difference = difference?;
-    let to_zero =
-        (is_counter && difference.count > 0.0 && values[0].count >= 0.0).then(|| values[0].count / difference.count);
+    let to_zero = (is_counter && difference.count > 0.0 && values[0].count >= 0.0)
+        .then(|| values[0].count / difference.count);
     let factor = span.factor(context, is_counter, is_rate, to_zero);
     histogram::scale(&mut difference, factor);
     Some(Out::Histogram(difference))
@@ -131,9 +131,13 @@ impl Span {
         let average_s = if t_ms.len() > 1 { sampled_s / (t_ms.len() - 1) as f64 } else { 0.0 };
         let to_end_s = seconds(context.end_ms - last);
         match first_start {
-            Some(start) if start != 0 && start > context.start_ms && start < first => {
-                Self { to_start_s: 0.0, to_end_s, sampled_s: seconds(last - start), average_s, from_start: true }
-            }
+            Some(start) if start != 0 && start > context.start_ms && start < first => Self {
+                to_start_s: 0.0,
+                to_end_s,
+                sampled_s: seconds(last - start),
+                average_s,
+                from_start: true,
+            },
             _ => Self {
                 to_start_s: seconds(first - context.start_ms),
                 to_end_s,
@@ -146,7 +150,13 @@ impl Span {
 
     /// What the difference is multiplied with: the series is taken to go on to the range's borders where they are
     /// near, by half a sample distance where they are far, and a counter never below zero.
-    fn factor(&self, context: &KernelContext<'_>, is_counter: bool, is_rate: bool, to_zero: Option<f64>) -> f64 {
+    fn factor(
+        &self,
+        context: &KernelContext<'_>,
+        is_counter: bool,
+        is_rate: bool,
+        to_zero: Option<f64>,
+    ) -> f64 {
         let threshold = self.average_s * 1.1;
         let mut to_start_s = self.to_start_s;
         if !self.from_start {
@@ -170,7 +180,11 @@ impl Span {
 }
 
 /// Adds to a histogram, with the notes that it brings; `None` where the schemas do not go together.
-pub(crate) fn add(context: &mut KernelContext<'_>, sum: &mut FloatHistogram, other: &FloatHistogram) -> Option<()> {
+pub(crate) fn add(
+    context: &mut KernelContext<'_>,
+    sum: &mut FloatHistogram,
+    other: &FloatHistogram,
+) -> Option<()> {
     let combined = histogram::add(sum, other);
     note_combination(context, combined, HistogramOp::Add)
 }
@@ -232,16 +246,17 @@ fn histogram_difference(
         context.notes.mixed_schemas(context.pos, context.name);
         return None;
     }
-    let schema = inner.iter().map(|histogram| histogram.schema).fold(last.schema.min(previous.schema), i32::min);
+    let schema =
+        inner.iter().map(|histogram| histogram.schema).fold(last.schema.min(previous.schema), i32::min);
     let mut difference = histogram::to_schema(last, schema);
     subtract(context, &mut difference, &previous)?;
     if is_counter {
         note_overlap(context, starts, t_ms);
-        for at in 1..values.len() {
-            if reset_at(starts, t_ms, at) || histogram::detect_reset(&values[at], &previous) {
+        for (at, value) in values.iter().enumerate().skip(1) {
+            if reset_at(starts, t_ms, at) || histogram::detect_reset(value, &previous) {
                 add(context, &mut difference, &previous)?;
             }
-            previous = Arc::clone(&values[at]);
+            previous = Arc::clone(value);
         }
     } else if !is_gauge(first) || !is_gauge(last) {
         context.notes.not_a_gauge(context.pos, context.name);

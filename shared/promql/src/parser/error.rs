@@ -15,6 +15,8 @@ pub struct ParseError {
     pub message: String,
     /// Line and column of the start, from 1; the column counts bytes. `None` where the query is empty.
     pub place: Option<(u32, u32)>,
+    /// Prometheus finds it when it evaluates the query, and then names no place.
+    pub in_evaluation: bool,
 }
 
 impl ParseError {
@@ -23,13 +25,19 @@ impl ParseError {
         let line = before.iter().filter(|b| **b == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
         let place = (!input.is_empty()).then_some((line as u32, column as u32));
-        Self { pos, message, place }
+        Self { pos, message, place, in_evaluation: false }
+    }
+
+    /// The same error as evaluation would give it.
+    pub(crate) fn of_evaluation(self) -> Self {
+        Self { in_evaluation: true, ..self }
     }
 }
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {
+            _ if self.in_evaluation => f.write_str(&self.message),
             Some((line, column)) => write!(f, "{line}:{column}: parse error: {}", self.message),
             None => write!(f, "unknown position: parse error: {}", self.message),
         }

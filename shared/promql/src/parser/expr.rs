@@ -197,7 +197,14 @@ impl Parser<'_> {
         }
         let (expected, found) = (if op.takes_param() { 2 } else { 1 }, args.len());
         match (args.pop(), args.pop()) {
-            (Some(expr), param) if found == expected => Ok(Aggregate { op, param, expr, grouping }),
+            (Some(expr), param) if found == expected => {
+                let named = param.as_ref().filter(|_| op == AggregateOp::CountValues).map(|param| param.pos);
+                let invalid = self.invalid_strings.iter().find(|(pos, _)| Some(*pos) == named);
+                if let Some((pos, text)) = invalid {
+                    return Err(self.error(*pos, format!("invalid label name {text}")).of_evaluation());
+                }
+                Ok(Aggregate { op, param, expr, grouping })
+            }
             _ => {
                 let message = format!(
                     "wrong number of arguments for aggregate expression provided, expected {expected}, got {found}"

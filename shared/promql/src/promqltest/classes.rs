@@ -59,7 +59,9 @@ impl Classes {
                 let fills = |m: &crate::ast::Matching| m.fill_left.is_some() || m.fill_right.is_some();
                 self.experimental |= binary.matching.as_ref().is_some_and(fills);
             }
-            ExprKind::VectorSelector(s) => self.experimental |= s.mode != RangeMode::Default || computed(&s.offset),
+            ExprKind::VectorSelector(s) => {
+                self.experimental |= s.mode != RangeMode::Default || computed(&s.offset)
+            }
             ExprKind::MatrixSelector(m) => {
                 let selector = &m.selector;
                 let moved = selector.mode != RangeMode::Default || computed(&selector.offset);

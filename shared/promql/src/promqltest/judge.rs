@@ -12,10 +12,7 @@ use crate::value::{Annotations, Column, Grid, QueryValue, is_absent};
 const TOLERANCE: f64 = 1e-6;
 
 /// Judges whether the query had to fail; gives the answer back where it had to succeed and did.
-pub(super) fn failure(
-    eval: &Eval,
-    answer: Answer,
-) -> Result<Option<(QueryValue, Annotations)>, String> {
+pub(super) fn failure(eval: &Eval, answer: Answer) -> Result<Option<(QueryValue, Annotations)>, String> {
     match (answer, eval.fail.first()) {
         (Ok(_), Some(_)) => Err("expected an error, got none".to_owned()),
         (Ok(answer), None) => Ok(Some(answer)),
@@ -64,11 +61,13 @@ pub(super) fn value(eval: &Eval, value: &QueryValue, grid: Grid, instant: bool) 
         QueryValue::Vector(_) if instant => step(eval, value, 0),
         QueryValue::Scalar(values) => {
             let labels = Labels::empty();
-            let points = (0..values.len()).map(|i| tricord_model::Sample::float(grid.time(i), values[i])).collect();
+            let points =
+                (0..values.len()).map(|i| tricord_model::Sample::float(grid.time(i), values[i])).collect();
             matrix(eval, &[(&labels, points)])
         }
         QueryValue::Vector(columns) => {
-            let series: Vec<_> = columns.iter().map(|column| (&column.labels, points(column, grid))).collect();
+            let series: Vec<_> =
+                columns.iter().map(|column| (&column.labels, points(column, grid))).collect();
             matrix(eval, &series)
         }
     }
@@ -151,7 +150,8 @@ fn matrix(eval: &Eval, series: &[(&Labels, Points)]) -> Result<(), String> {
                 *t_ms == sample.t_ms && matches_value(expected, &sample.value)
             });
         if !fits {
-            let wanted = wanted.iter().map(|(t, v)| format!("{}@{t}", show_expected(Some(v)))).collect::<Vec<_>>();
+            let wanted =
+                wanted.iter().map(|(t, v)| format!("{}@{t}", show_expected(Some(v)))).collect::<Vec<_>>();
             return Err(format!("expected {} for {labels}, got {}", wanted.join(" "), show_points(points)));
         }
     }
@@ -173,7 +173,11 @@ fn show_expected(expected: Option<&SequenceValue>) -> String {
 }
 
 fn show_points(points: &Points) -> String {
-    points.iter().map(|sample| format!("{}@{}", show(&sample.value), sample.t_ms)).collect::<Vec<_>>().join(" ")
+    points
+        .iter()
+        .map(|sample| format!("{}@{}", show(&sample.value), sample.t_ms))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn matches_value(expected: &SequenceValue, value: &Value) -> bool {

@@ -94,7 +94,8 @@ impl Target for LocalTarget {
             max_samples: MAX_SAMPLES,
             ..EvalOptions::new(grid)
         };
-        let evaluated = evaluate(&expr, grid, &self.storage, &NoSources, &options).map_err(|error| error.to_string())?;
+        let evaluated =
+            evaluate(&expr, grid, &self.storage, &NoSources, &options).map_err(|error| error.to_string())?;
         Ok((evaluated.value, evaluated.annotations))
     }
 

@@ -58,7 +58,11 @@ pub(super) fn convert(series: &[LoadedSeries]) -> Result<Vec<LoadedSeries>, Stri
         let mut points = Points::default();
         for (t_ms, parts) in times {
             let histogram = native(parts).map_err(|error| format!("{labels} at {t_ms} ms: {error}"))?;
-            points.push(Sample { t_ms, start_ms: 0, value: Value::Histogram(std::sync::Arc::new(histogram)) });
+            points.push(Sample {
+                t_ms,
+                start_ms: 0,
+                value: Value::Histogram(std::sync::Arc::new(histogram)),
+            });
         }
         out.push(LoadedSeries { labels, points });
     }
@@ -90,7 +94,12 @@ fn native(mut parts: Parts) -> Result<FloatHistogram, String> {
         sum: parts.sum,
         positive_spans: vec![BucketSpan { offset: 0, length: buckets.len() as u32 }],
         positive_buckets: buckets,
-        custom_values: parts.buckets.iter().map(|(upper, _)| *upper).filter(|upper| upper.is_finite()).collect(),
+        custom_values: parts
+            .buckets
+            .iter()
+            .map(|(upper, _)| *upper)
+            .filter(|upper| upper.is_finite())
+            .collect(),
         ..FloatHistogram::default()
     };
     histogram::compact(&mut histogram);

@@ -176,7 +176,9 @@ fn load(head: &str, lines: &[&str]) -> Result<Load, (usize, String)> {
     let mut starts: Option<Vec<Option<i64>>> = None;
     for (i, line) in lines.iter().enumerate() {
         let error = |message: String| (i + 1, message);
-        if let Some((_, sequence)) = line.split_once("@st").filter(|(_, rest)| rest.starts_with(char::is_whitespace)) {
+        if let Some((_, sequence)) =
+            line.split_once("@st").filter(|(_, rest)| rest.starts_with(char::is_whitespace))
+        {
             labels(&mut Cursor::new(line)).map_err(error)?;
             starts = Some(start_sequence(sequence).map_err(error)?);
             continue;
@@ -354,7 +356,9 @@ mod tests {
         let text = "load 5m\n  m{a=\"1\"} 0+10x2\n\n# note\neval instant at 50m sum(m)\n  expect no_warn\n  {} 3\n\n\
                     eval range from 0 to 1h step 10m m\n  m{a=\"1\"} 1 _\n\nclear\n";
         let commands = parse_script(text).unwrap();
-        let [Command::Load(load), Command::Eval(first), Command::Eval(second), Command::Clear] = &commands[..] else {
+        let [Command::Load(load), Command::Eval(first), Command::Eval(second), Command::Clear] =
+            &commands[..]
+        else {
             panic!("{commands:?}");
         };
         assert_eq!(load.series[0].points.t_ms, [0, 300_000, 600_000]);
@@ -364,12 +368,9 @@ mod tests {
 
     #[test]
     fn start_timestamps_are_offsets() {
-        assert_eq!(start_sequence("_ -30s-1mx1 -5sx1").unwrap(), [
-            None,
-            Some(-30_000),
-            Some(-90_000),
-            Some(-5000),
-            Some(-5000)
-        ]);
+        assert_eq!(
+            start_sequence("_ -30s-1mx1 -5sx1").unwrap(),
+            [None, Some(-30_000), Some(-90_000), Some(-5000), Some(-5000)]
+        );
     }
 }

@@ -180,7 +180,8 @@ fn repeat(cursor: &mut Cursor<'_>) -> Result<Option<usize>, String> {
     if !cursor.eat("x") {
         return Ok(None);
     }
-    let count = cursor.take_while(|c| c.is_ascii_digit()).parse().map_err(|_| "invalid repetition".to_owned())?;
+    let count =
+        cursor.take_while(|c| c.is_ascii_digit()).parse().map_err(|_| "invalid repetition".to_owned())?;
     if count > MAX_REPEAT { Err("too many repetitions".to_owned()) } else { Ok(Some(count)) }
 }
 
@@ -218,7 +219,9 @@ fn number(cursor: &mut Cursor<'_>) -> Result<f64, String> {
     if sign > 0.0 {
         cursor.eat("+");
     }
-    for (word, value) in [("Inf", f64::INFINITY), ("inf", f64::INFINITY), ("NaN", f64::NAN), ("nan", f64::NAN)] {
+    for (word, value) in
+        [("Inf", f64::INFINITY), ("inf", f64::INFINITY), ("NaN", f64::NAN), ("nan", f64::NAN)]
+    {
         if cursor.eat(word) {
             return Ok(sign * value);
         }
@@ -254,8 +257,11 @@ fn histogram_item(cursor: &mut Cursor<'_>, out: &mut Vec<SequenceValue>) -> Resu
     let count = repeat(cursor)?.ok_or("expected a repetition")?;
     for _ in 0..=count {
         out.push(SequenceValue { value: Some(Value::Histogram(Arc::new(value.clone()))), hint_is_set });
-        let combined =
-            if sign > 0.0 { histogram::add(&mut value, &step) } else { histogram::subtract(&mut value, &step) };
+        let combined = if sign > 0.0 {
+            histogram::add(&mut value, &step)
+        } else {
+            histogram::subtract(&mut value, &step)
+        };
         combined.map_err(|_| "histograms of different kinds cannot be combined".to_owned())?;
     }
     Ok(())

@@ -1,0 +1,30 @@
+//! Where the upstream cases of Prometheus are found.
+
+use std::path::{Path, PathBuf};
+
+fn folder() -> Option<PathBuf> {
+    if let Ok(folder) = std::env::var("PROMQLTEST_DIR") {
+        return Some(PathBuf::from(folder));
+    }
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    above.map(|folder| folder.join("shared/promqltest")).find(|folder| folder.join("functions.test").exists())
+}
+
+/// The names and texts of the scripts in `PROMQLTEST_DIR`, or in `shared/promqltest` beside the checkout; `None`, with
+/// a note, where there are none.
+pub(crate) fn files() -> Option<Vec<(String, String)>> {
+    let Some(folder) = folder() else {
+        eprintln!("skipped: set PROMQLTEST_DIR to the folder of upstream's .test files");
+        return None;
+    };
+    let mut files: Vec<(String, String)> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "test"))
+        .map(|path| {
+            (path.file_stem().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    files.sort();
+    Some(files)
+}
