@@ -117,7 +117,9 @@ impl Service {
                 return Err(Error::new(ErrorKind::Cancelled, "the query was cancelled while it waited"));
             }
             let max_bytes = fragment.limits.max_bytes;
-            let partial = exec::run(&store, &tenant, &ids, &fragment, cancelled)?;
+            let started = std::time::Instant::now();
+            let mut partial = exec::run(&store, &tenant, &ids, &fragment, cancelled)?;
+            partial.stats.micros = started.elapsed().as_micros() as u64;
             let bytes = partial.encode().map_err(Error::internal)?;
             if bytes.len() as u64 > max_bytes {
                 let text = format!("the query's result passes {max_bytes} bytes on one data node: narrow it");

@@ -3,15 +3,14 @@
 
 mod labels;
 mod promql;
-pub mod trace;
+mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tricord_fragment::{Fragment, FragmentBody, Partial};
 use tricord_model::{ShardId, Tenant};
-pub use tricord_wire::Error;
-use tricord_wire::ErrorKind;
+use tricord_wire::{Error, ErrorKind};
 
 use crate::storage::{Reader, Store};
 
@@ -20,7 +19,7 @@ use crate::storage::{Reader, Store};
 /// # Errors
 /// `Limit` where the fragment passes one of its limits or its series do not allow the operation, `Invalid` where it
 /// makes no sense, `Cancelled` once the flag is set, and what storage fails with.
-pub fn run(
+pub(crate) fn run(
     store: &Arc<Store>,
     tenant: &Tenant,
     shards: &[ShardId],
