@@ -111,6 +111,8 @@ impl Evaluator<'_> {
                 AggregateParam::Label(label) => fold_values(spec, label, &column, steps, &mut groups),
                 _ => self.fold_column(spec, column, steps, &mut groups),
             }
+            // `count_values` may make a group of every value.
+            self.check_cells(groups.len(), steps)?;
         }
         let mut groups: Vec<GroupState> = groups.into_values().collect();
         groups.sort_by(|a, b| a.labels.cmp(&b.labels));

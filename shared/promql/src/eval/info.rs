@@ -135,6 +135,7 @@ impl Evaluator<'_> {
         };
         let (first, last) = reference.span(grid);
         let series = self.select(&selection, first.saturating_sub(self.options.lookback_ms), last)?;
+        self.check_cells(series.len(), grid.steps())?;
         let mut columns = Vec::with_capacity(series.len());
         for (labels, points) in series {
             if !points.histograms.is_empty()

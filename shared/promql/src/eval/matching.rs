@@ -101,9 +101,14 @@ impl Output {
 
 /// A side of an operation at one step: a series' value or the value that fills its place.
 struct Operand<'a> {
+    /// The number of the series on its side, or [`FILLED`].
+    number: usize,
     labels: &'a Labels,
     cell: Cell,
 }
+
+/// The number of what fills the place of a missing series; its labels follow from the other side's series.
+const FILLED: usize = usize::MAX;
 
 impl Evaluator<'_> {
     pub(super) fn vector_vector(
@@ -149,30 +154,30 @@ impl Evaluator<'_> {
     ) -> Result<()> {
         let matching = join.matching;
         let mut present = of_one.iter().filter(|at| has_value(&one[**at], step));
-        let single = present.next().map(|at| &one[*at]);
+        let single = present.next().copied();
         if let (Some(first), Some(second)) = (single, present.next()) {
-            return Err(duplicate_match(first, &one[*second], matching));
+            return Err(duplicate_match(&one[first], &one[*second], matching));
         }
         // As in Prometheus, `group_right` does not swap what fills: `fill_left` always fills the "many" side.
         let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
         let mut matched: Vec<usize> = Vec::new();
         for at in of_many.iter().filter(|at| has_value(&many[**at], step)) {
-            let left = operand(&many[*at], step);
+            let left = operand(many, *at, step);
             let filled;
             let right = match (single, fill_one) {
-                (Some(column), _) => operand(column, step),
+                (Some(number), _) => operand(one, number, step),
                 (None, Some(fill)) => {
                     filled = match_labels(left.labels, matching);
-                    Operand { labels: &filled, cell: Cell::Float(fill) }
+                    Operand { number: FILLED, labels: &filled, cell: Cell::Float(fill) }
                 }
                 (None, None) => continue,
             };
             self.join_pair(join, &left, &right, step, &mut matched)?;
         }
-        if let (Some(fill), Some(column), true) = (fill_many, single, matched.is_empty()) {
-            let right = operand(column, step);
+        if let (Some(fill), Some(number), true) = (fill_many, single, matched.is_empty()) {
+            let right = operand(one, number, step);
             let labels = match_labels(right.labels, matching);
-            let left = Operand { labels: &labels, cell: Cell::Float(fill) };
+            let left = Operand { number: FILLED, labels: &labels, cell: Cell::Float(fill) };
             self.join_pair(join, &left, &right, step, &mut matched)?;
         }
         Ok(())
@@ -191,7 +196,7 @@ impl Evaluator<'_> {
         let Some((cell, keep)) = operate(binary.op, lhs, rhs, join.pos, &mut self.notes) else {
             return Ok(());
         };
-        let place = join.place(many.labels, one.labels, self.options.delayed_name_removal);
+        let place = join.place(many, one, self.options.delayed_name_removal);
         let one_to_one = join.matching.card == Cardinality::OneToOne;
         if one_to_one && !matched.is_empty() {
             let text =
@@ -219,17 +224,17 @@ struct Join<'a> {
     swapped: bool,
     pos: Pos,
     output: Output,
-    /// The place of the result for each pair of label sets.
-    results: HashMap<(Labels, Labels), usize>,
+    /// The place of the result for each pair of series, by their numbers.
+    results: HashMap<(usize, usize), usize>,
 }
 
 impl Join<'_> {
-    fn place(&mut self, many: &Labels, one: &Labels, delayed: bool) -> usize {
-        let key = (many.clone(), one.clone());
+    fn place(&mut self, many: &Operand<'_>, one: &Operand<'_>, delayed: bool) -> usize {
+        let key = (many.number, one.number);
         if let Some(place) = self.results.get(&key) {
             return *place;
         }
-        let labels = self.result_labels(many, one, delayed);
+        let labels = self.result_labels(many.labels, one.labels, delayed);
         let place = self.output.place(&labels, self.binary.return_bool);
         self.results.insert(key, place);
         place
@@ -253,12 +258,13 @@ impl Join<'_> {
     }
 }
 
-fn operand(column: &Column, step: usize) -> Operand<'_> {
+fn operand(columns: &[Column], number: usize, step: usize) -> Operand<'_> {
+    let column = &columns[number];
     let cell = match column.histogram_at(step) {
         Some(histogram) => Cell::Histogram(histogram.clone()),
         None => Cell::Float(column.floats[step]),
     };
-    Operand { labels: &column.labels, cell }
+    Operand { number, labels: &column.labels, cell }
 }
 
 /// The labels that a filled-in operand has: those that are matched.

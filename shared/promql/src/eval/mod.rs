@@ -250,6 +250,11 @@ pub fn evaluate_partial(
     Ok((states, evaluator.notes.render(options.query_text.as_deref()), evaluator.stats))
 }
 
+/// A cell of a column takes half of what a sample is counted for, and columns may be mostly empty.
+const CELLS_PER_SAMPLE: u64 = 4;
+/// 32 MiB are always allowed.
+const LEAST_CELLS: u64 = 4 << 20;
+
 pub(crate) struct Evaluator<'a> {
     storage: &'a dyn Storage,
     sources: &'a dyn Sources,
@@ -292,9 +297,20 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
+    /// Refuses columns whose memory is out of proportion to the samples that the query may hold: series with few
+    /// values on a grid of many steps.
+    fn check_cells(&self, series: usize, steps: usize) -> Result<()> {
+        let allowed = self.options.max_samples.saturating_mul(CELLS_PER_SAMPLE).max(LEAST_CELLS);
+        match (series as u64).checked_mul(steps as u64) {
+            Some(cells) if cells <= allowed => Ok(()),
+            _ => Err(EvalError::TooManySamples("query execution")),
+        }
+    }
+
     /// Evaluates a node; when it returns, only its result counts as held.
     fn eval(&mut self, expr: &Expr, grid: Grid) -> Result<QueryValue> {
         self.check_cancelled()?;
+        self.check_cells(1, grid.steps())?;
         let before = self.live;
         let around = self.reading;
         self.reading = around.within(expr);

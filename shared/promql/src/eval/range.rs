@@ -202,6 +202,7 @@ impl Evaluator<'_> {
         if call.func == Function::AbsentOverTime {
             return Ok(QueryValue::Vector(absent(arg, &series, spec, grid)));
         }
+        self.check_cells(series.len(), grid.steps())?;
         let mut columns = Vec::with_capacity(series.len());
         let mut scratch = Vec::new();
         for series in series {

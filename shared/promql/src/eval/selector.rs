@@ -90,6 +90,7 @@ impl Evaluator<'_> {
         let reference = self.reference(selector)?;
         let (first, last) = reference.span(grid);
         let series = self.select(&selector.matchers, first.saturating_sub(self.options.lookback_ms), last)?;
+        self.check_cells(series.len(), grid.steps())?;
         let mut columns = Vec::with_capacity(series.len());
         for (labels, points) in series {
             self.check_cancelled()?;
@@ -144,6 +145,7 @@ impl Evaluator<'_> {
         let (first, last) = reference.span(grid);
         let series =
             self.select(&selector.matchers, first.saturating_sub(lookback), last.saturating_add(lookback))?;
+        self.check_cells(series.len(), grid.steps())?;
         let mut columns = Vec::with_capacity(series.len());
         for (labels, points) in series {
             let points: Points = clean(points);
