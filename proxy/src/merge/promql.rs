@@ -50,11 +50,11 @@ pub fn columns(
         Finish::Concatenate { .. } => concatenate(bodies),
         Finish::States => {
             let groups = merged(&part.fragment, bodies)?;
-            Ok(finished(&part.fragment, groups, annotations))
+            finished(&part.fragment, groups, annotations)
         }
         Finish::Absent(labels) => {
             let groups = merged(&part.fragment, bodies)?;
-            let present = finished(&part.fragment, groups, annotations);
+            let present = finished(&part.fragment, groups, annotations)?;
             Ok(absent(labels, &present, part.fragment.grid))
         }
     }
@@ -89,8 +89,8 @@ fn finished(
     fragment: &PromqlFragment,
     groups: Vec<GroupState>,
     annotations: &mut Annotations,
-) -> Vec<Column> {
-    let Some(spec) = &fragment.aggregate else { return vec![] };
+) -> Result<Vec<Column>, Error> {
+    let Some(spec) = &fragment.aggregate else { return Ok(vec![]) };
     let param = match spec.param.as_slice() {
         [] => AggregateParam::None,
         [value] => AggregateParam::Constant(*value),
@@ -104,9 +104,10 @@ fn finished(
         expr_pos: Pos::default(),
         param_pos: Pos::default(),
     };
-    let (columns, notes) = finish(&spec, groups, fragment.grid, &EvalOptions::new(fragment.query));
+    let finished = finish(&spec, groups, fragment.grid, &EvalOptions::new(fragment.query));
+    let (columns, notes) = finished.map_err(|error| Error::Internal(error.to_string()))?;
     annotations.merge(notes);
-    columns
+    Ok(columns)
 }
 
 /// One series that is 1 where no shard has any.

@@ -90,7 +90,7 @@ fn compare(data: &Data, query: &str, grid: Grid) -> bool {
         let Some(states) = data.partials(&spec, &aggregate.expr, grid, &options) else {
             panic!("{query} fails split")
         };
-        let (mut merged, notes) = finish(&spec, states, grid, &options);
+        let (mut merged, notes) = finish(&spec, states, grid, &options).unwrap();
         if delayed {
             merged = tricord_promql::eval::finish_names(merged).unwrap();
         }

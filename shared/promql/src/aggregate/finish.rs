@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::select::{keep_ranked, sort_instant};
 use super::state::Sums;
-use super::{GroupState, StepStates};
+use super::{GroupState, StateError, StepStates};
 use crate::ast::{AggregateOp, Pos};
 use crate::eval::notes::{HistogramOp, Notes};
 use crate::eval::{EvalOptions, PartialSpec};
@@ -13,16 +13,21 @@ use crate::value::{ABSENT, Annotations, Column, Grid};
 
 /// Turns the groups of a whole aggregation, merged over all nodes, into its series; they come sorted by labels, or for
 /// an instant `topk` or `bottomk` by value within each group.
-#[must_use]
+///
+/// # Errors
+/// [`StateError`] where a state belongs to another aggregation or grid.
 pub fn finish(
     spec: &PartialSpec,
     groups: Vec<GroupState>,
     grid: Grid,
     options: &EvalOptions,
-) -> (Vec<Column>, Annotations) {
+) -> Result<(Vec<Column>, Annotations), StateError> {
+    if !groups.iter().all(|group| group.steps.fits(spec.op, grid.steps())) {
+        return Err(StateError);
+    }
     let mut notes = Notes::default();
     let columns = finish_groups(spec, groups, grid.steps(), &mut notes);
-    (columns, notes.render(options.query_text.as_deref()))
+    Ok((columns, notes.render(options.query_text.as_deref())))
 }
 
 pub(crate) fn finish_groups(

@@ -108,6 +108,26 @@ impl StepStates {
         }
     }
 
+    /// Whether the state is one of that aggregation over that many steps.
+    pub(crate) fn fits(&self, op: AggregateOp, steps: usize) -> bool {
+        let same_kind = std::mem::discriminant(self) == std::mem::discriminant(&Self::new(op, 0));
+        same_kind
+            && match self {
+                Self::Sum(sums) => {
+                    let histograms_fit = sums.histograms.iter().all(|(step, _)| (*step as usize) < steps);
+                    sums.floats.len() == steps && sums.counts.len() == steps && histograms_fit
+                }
+                Self::Count(counts) => counts.len() == steps,
+                Self::Value(values) => values.len() == steps,
+                Self::Moments(moments) => moments.len() == steps,
+                Self::Values(values) => values.len() == steps,
+                Self::Series(columns) => columns.iter().all(|column| {
+                    let histograms_fit = column.histograms.iter().all(|(step, _)| (*step as usize) < steps);
+                    column.floats.len() == steps && histograms_fit
+                }),
+            }
+    }
+
     /// Folds a float of a series that is not itself part of the result.
     pub(crate) fn fold_float(&mut self, op: AggregateOp, step: usize, value: f64) {
         match self {
