@@ -12,7 +12,7 @@ pub enum Error {
     Config(String),
     /// The store cannot be opened or has failed.
     #[error("{0}")]
-    Storage(#[from] storage::Error),
+    Storage(tricord_wire::Error),
     /// Metadata refused the node, or does not answer.
     #[error("cannot join the cluster: {0}")]
     Cluster(tricord_wire::Error),
@@ -27,8 +27,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Config(_) => ErrorKind::Invalid,
-            Self::Storage(error) => error.kind(),
-            Self::Cluster(error) => error.kind,
+            Self::Storage(error) | Self::Cluster(error) => error.kind,
             Self::Io(_) => ErrorKind::Internal,
         }
     }
@@ -37,9 +36,14 @@ impl Error {
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Cluster(error) => error.retryable(),
-            Self::Storage(error) => error.retryable(),
+            Self::Cluster(error) | Self::Storage(error) => error.retryable(),
             Self::Config(_) | Self::Io(_) => false,
         }
+    }
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        Self::Storage(error.into())
     }
 }
