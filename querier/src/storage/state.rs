@@ -159,6 +159,8 @@ impl Inner {
             let mut shard = cell.state.write();
             shard.rows.written(through, base.seq);
             shard.base = base;
+            drop(shard);
+            cell.measure();
         }
         Ok(())
     }

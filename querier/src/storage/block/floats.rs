@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_steady_counter_takes_a_byte_per_value() {
         let values: Vec<f64> = (0..120).map(|n| 1e9 + f64::from(n) * 15.0).collect();
-        assert!(check(&values, DELTA2) < 140);
+        assert!(check(&values, DELTA) < 140);
     }
 
     proptest! {

@@ -11,7 +11,7 @@ mod segment;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -100,7 +100,9 @@ impl Opened {
         for segment in &self.segments {
             let bytes = self.files.read(&segment.path)?;
             let mut entries = Vec::new();
-            for record in segment::records(&bytes) {
+            // Behind what counts there may be a torn tail.
+            let counts = usize::try_from(segment.len).unwrap_or(usize::MAX).min(bytes.len());
+            for record in segment::records(&bytes[..counts]) {
                 let (record, payload) = record.map_err(|(at, why)| segment::damaged(&segment.path, at, why))?;
                 if record.kind == Kind::Entry && self.index.holds(&record, segment.number) {
                     entries.push(record.entry(payload));

@@ -1,0 +1,133 @@
+//! Reading compared with a naive model, over random writes, flushes, restarts and moves of shards.
+
+use proptest::prelude::*;
+use tricord_model::{MatchOp, Value};
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Samples of a series: shard, instance, times and values.
+    Write(u32, u32, Vec<(i64, u8)>),
+    Flush,
+    Maintain(i64),
+    Reopen,
+    /// A shard is copied to a fresh node, which takes over.
+    Move(u32),
+    /// A tail that is not committed is written and cut again.
+    Cut(u32, u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let samples = prop::collection::vec((-3 * WINDOW..WINDOW / 3, any::<u8>()), 1..12);
+    prop_oneof![
+        12 => (0u32..3, 0u32..6, samples).prop_map(|(shard, instance, list)| {
+            // Few distinct times, so that some repeat.
+            let list = list.into_iter().map(|(t, v)| (T0 + t / 400_000 * 400_000, v)).collect();
+            Step::Write(shard, instance, list)
+        }),
+        3 => Just(Step::Flush),
+        2 => (0i64..10).prop_map(|hours| Step::Maintain(NOW + hours * 3_600_000)),
+        2 => Just(Step::Reopen),
+        1 => (0u32..3).prop_map(Step::Move),
+        1 => (0u32..3, 0u32..6).prop_map(|(shard, instance)| Step::Cut(shard, instance)),
+    ]
+}
+
+type Model = BTreeMap<Labels, BTreeMap<i64, f64>>;
+
+/// A series belongs to one shard.
+fn name(shard: u32) -> String {
+    format!("metric_{shard}")
+}
+
+fn run(node: &mut Node, model: &mut Model, step: &Step) {
+    match step {
+        Step::Write(shard, instance, list) => {
+            let samples: Vec<(i64, f64)> = list.iter().map(|(t, v)| (*t, f64::from(*v) / 10.0)).collect();
+            node.write(*shard, batch(vec![series(&name(*shard), *instance, &samples)]));
+            let of = model.entry(labels(&name(*shard), *instance)).or_default();
+            for (t, v) in samples {
+                of.entry(t).or_insert(v);
+            }
+        }
+        Step::Flush => drop(node.store().flush().unwrap()),
+        Step::Maintain(now) => drop(node.store().maintain(*now).unwrap()),
+        Step::Reopen => node.reopen(),
+        Step::Move(shard) => {
+            let fresh = Node::with(|config| *config = StoreConfig { dir: config.dir.clone(), ..node.config.clone() });
+            for id in 0..3 {
+                let (position, mut chunks) = node.store().snapshot(ShardId(id)).unwrap();
+                fresh.store().install(ShardId(id), position, &mut chunks).unwrap();
+            }
+            fresh.store().store_epoch(ShardId(*shard), fresh.store().stored_epoch(ShardId(*shard))).unwrap();
+            *node = fresh;
+        }
+        Step::Cut(shard, instance) => {
+            let before = node.store().position(ShardId(*shard)).seq;
+            node.append(*shard, batch(vec![series(&name(*shard), *instance, &[(T0 + 77, 7.0)])]), NOW);
+            node.append(*shard, batch(vec![series("uncommitted", *instance, &[(T0 + 77, 7.0)])]), NOW);
+            node.store().cut(ShardId(*shard), before).unwrap();
+            assert_eq!(node.store().position(ShardId(*shard)).seq, Seq(before.0));
+        }
+    }
+}
+
+fn check(node: &Node, model: &Model, matchers: &[Matcher], after_ms: i64, until_ms: i64) {
+    let matches = |labels: &Labels| matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or("")));
+    let expected: Vec<(Labels, Vec<(i64, f64)>)> = model
+        .iter()
+        .filter(|(labels, _)| matches(labels))
+        .map(|(labels, samples)| {
+            let inside = samples.iter().filter(|(t, _)| **t > after_ms && **t <= until_ms);
+            (labels.clone(), inside.map(|(t, v)| (*t, *v)).collect::<Vec<_>>())
+        })
+        .filter(|(_, samples)| !samples.is_empty())
+        .collect();
+    let found = node.reader().select(matchers, after_ms, until_ms, u64::MAX).unwrap();
+    let found: Vec<(Labels, Vec<(i64, f64)>)> = found
+        .into_iter()
+        .map(|(labels, points)| {
+            let samples = points.iter().map(|sample| match sample.value {
+                Value::Float(value) => (sample.t_ms, value),
+                Value::Histogram(_) => panic!("a histogram"),
+            });
+            (labels, samples.collect())
+        })
+        .collect();
+    assert_eq!(found, expected, "{matchers:?} after {after_ms} until {until_ms}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn reading_equals_a_naive_model(epoch in 0u64..2, steps in prop::collection::vec(step(), 1..30)) {
+        let mut node = Node::with(|config| {
+            config.retention_ms = None;
+            config.segment_bytes = 2000;
+            config.keep_segments = 1;
+        });
+        for shard in 0..3 {
+            node.store().store_epoch(ShardId(shard), Epoch(epoch)).unwrap();
+        }
+        let mut model = Model::new();
+        let with = |name: &str, op, value: &str| vec![Matcher::new(name, op, value).unwrap()];
+        for step in &steps {
+            run(&mut node, &mut model, step);
+            check(&node, &model, &[], i64::MIN, i64::MAX - 1);
+        }
+        for matchers in [
+            with("__name__", MatchOp::Equal, "metric_1"),
+            with("__name__", MatchOp::NotEqual, "metric_1"),
+            with("instance", MatchOp::Regex, "[1-3]"),
+            with("instance", MatchOp::NotRegex, "[1-3]|"),
+            with("missing", MatchOp::Equal, ""),
+        ] {
+            check(&node, &model, &matchers, T0 - 2 * WINDOW, T0);
+            check(&node, &model, &matchers, T0 - 1_200_000, T0 + 400_000);
+        }
+        let names: Vec<String> = node.reader().label_values("__name__", &[], i64::MIN, i64::MAX, 0).unwrap();
+        let expected: std::collections::BTreeSet<String> = model.keys().map(|labels| labels.name().to_owned()).collect();
+        prop_assert_eq!(names, expected.into_iter().collect::<Vec<_>>());
+    }
+}
