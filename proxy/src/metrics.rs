@@ -64,7 +64,8 @@ impl Metrics {
             partial_bytes: r.counter("tricord_proxy_partial_bytes_total", "Bytes of partials received"),
             retries: r
                 .counter("tricord_proxy_fragment_retries_total", "Fragments sent again to another replica"),
-            hedges: r.counter("tricord_proxy_fragment_hedges_total", "Fragments sent to a second replica too"),
+            hedges: r
+                .counter("tricord_proxy_fragment_hedges_total", "Fragments sent to a second replica too"),
             missing_shards: r
                 .counter("tricord_proxy_missing_shards_total", "Shards that were missing in answers"),
             samples: r.counter("tricord_proxy_samples_read_total", "Raw samples that queries have read"),

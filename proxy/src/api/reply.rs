@@ -79,10 +79,10 @@ impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let envelope = Envelope { warnings: self.annotations.warnings, infos: self.annotations.infos };
         let mut response = json(StatusCode::OK, envelope.wrap(&self.data));
-        if !self.missing.is_empty() {
-            if let Ok(value) = HeaderValue::from_str(&numbers(&self.missing, ",")) {
-                response.headers_mut().insert(MISSING_HEADER, value);
-            }
+        if !self.missing.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&numbers(&self.missing, ","))
+        {
+            response.headers_mut().insert(MISSING_HEADER, value);
         }
         response
     }

@@ -34,7 +34,7 @@ pub(super) fn write_timestamp(out: &mut Vec<u8>, t_ms: i64) {
     }
     let magnitude = t_ms.unsigned_abs();
     let _ = write!(out, "{}", magnitude / 1000);
-    if magnitude % 1000 != 0 {
+    if !magnitude.is_multiple_of(1000) {
         let _ = write!(out, ".{:03}", magnitude % 1000);
     }
 }

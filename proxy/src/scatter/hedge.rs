@@ -105,9 +105,10 @@ impl Scatter {
             return None;
         }
         self.metrics.hedges.inc();
-        let calls = assigned.by_node.into_iter().map(|(node, shards)| {
-            self.call(job, map.cluster_id.clone(), node, shards, fragment.clone())
-        });
+        let calls = assigned
+            .by_node
+            .into_iter()
+            .map(|(node, shards)| self.call(job, map.cluster_id.clone(), node, shards, fragment.clone()));
         try_join_all(calls).await.ok()
     }
 
@@ -116,7 +117,10 @@ impl Scatter {
     async fn gone(&self, node: NodeId, shards: &[(ShardId, Epoch)], deadline: Instant) {
         let counts = |map: &ShardMap| {
             let alive = map.node(node).is_some_and(|info| info.alive);
-            alive && shards.iter().all(|(s, _)| map.shard(*s).is_some_and(|config| config.in_sync.contains(&node)))
+            alive
+                && shards
+                    .iter()
+                    .all(|(s, _)| map.shard(*s).is_some_and(|config| config.in_sync.contains(&node)))
         };
         // Who was asked although it does not count is the last resort.
         if !counts(&self.cluster.map()) {
@@ -130,7 +134,10 @@ impl Scatter {
 }
 
 fn refused(node: NodeId, shards: &[(ShardId, Epoch)]) -> Refused {
-    let error = WireError::new(WireKind::Unavailable, format!("data node {node} left the cluster while it was asked"));
+    let error = WireError::new(
+        WireKind::Unavailable,
+        format!("data node {node} left the cluster while it was asked"),
+    );
     Refused { node, shards: shards.iter().map(|(shard, _)| *shard).collect(), error }
 }
 

@@ -88,7 +88,11 @@ pub struct ScatterConfig {
 
 impl Default for ScatterConfig {
     fn default() -> Self {
-        Self { max_in_flight: 256, retry_for: Duration::from_secs(2), hedge_after: Some(Duration::from_secs(2)) }
+        Self {
+            max_in_flight: 256,
+            retry_for: Duration::from_secs(2),
+            hedge_after: Some(Duration::from_secs(2)),
+        }
     }
 }
 
@@ -129,7 +133,14 @@ impl Scatter {
     #[must_use]
     pub fn new(cluster: Cluster, config: ScatterConfig, metrics: Metrics) -> Self {
         let permits = Arc::new(Semaphore::new(config.max_in_flight));
-        Self { cluster, permits, config, metrics, turn: AtomicU64::new(0), hedges: hedge::Allowance::default() }
+        Self {
+            cluster,
+            permits,
+            config,
+            metrics,
+            turn: AtomicU64::new(0),
+            hedges: hedge::Allowance::default(),
+        }
     }
 
     /// The cluster it asks.
@@ -200,10 +211,10 @@ impl Scatter {
     /// The shards to ask, once the cluster has any.
     async fn shards(&self, wanted: &Shards) -> Result<Vec<ShardId>, Error> {
         let mut map = self.cluster.map();
-        if map.shards.is_empty() {
-            if let Ok(newer) = self.cluster.newer_than(map.version, self.config.retry_for).await {
-                map = newer;
-            }
+        if map.shards.is_empty()
+            && let Ok(newer) = self.cluster.newer_than(map.version, self.config.retry_for).await
+        {
+            map = newer;
         }
         if map.shards.is_empty() {
             let text = "the cluster has no shards yet: it was not initialized, or metadata cannot be reached";

@@ -17,7 +17,9 @@ use tricord_fragment::{
 use tricord_metadata_client::Cluster;
 use tricord_model::{Epoch, Labels, Matcher, NodeId, Points, Sample, ShardId, Tenant};
 use tricord_promql::ast::Pos;
-use tricord_promql::eval::{AggregateParam, EvalOptions, NoSources, PartialSpec, evaluate_part, evaluate_partial};
+use tricord_promql::eval::{
+    AggregateParam, EvalOptions, NoSources, PartialSpec, evaluate_part, evaluate_partial,
+};
 use tricord_promql::parser::{ParserOptions, parse};
 use tricord_promql::storage::{Selection, Storage, StorageError};
 use tricord_routing::{NodeInfo, NodeRole, ShardConfig, ShardMap, series_shard};

@@ -47,7 +47,12 @@ pub(super) fn names(reader: &Reader, query: &LabelQuery, limits: QueryLimits) ->
     Ok(partial(PartialBody::Names(names), truncated, 0))
 }
 
-pub(super) fn values(reader: &Reader, name: &str, query: &LabelQuery, limits: QueryLimits) -> Result<Partial, Error> {
+pub(super) fn values(
+    reader: &Reader,
+    name: &str,
+    query: &LabelQuery,
+    limits: QueryLimits,
+) -> Result<Partial, Error> {
     let ask = Ask::new(query.limit, limits);
     let mut values = reader.label_values(name, &query.matchers, query.start_ms, query.end_ms, ask.ask)?;
     let truncated = ask.cut(&mut values)?;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tricord_fragment::{AggregateSpec, FragmentStats, LabelQuery, Partial, PartialBody, PromqlFragment, QueryLimits};
+use tricord_fragment::{
+    AggregateSpec, FragmentStats, LabelQuery, Partial, PartialBody, PromqlFragment, QueryLimits,
+};
 use tricord_model::{Labels, Points};
 use tricord_promql::ast::Pos;
 use tricord_promql::eval::{self, AggregateParam, EvalError, EvalOptions, NoSources, PartialSpec};
@@ -22,7 +24,8 @@ pub(super) struct Samples<'a> {
 impl Storage for Samples<'_> {
     fn select(&self, selection: &Selection<'_>) -> Result<Vec<(Labels, Points)>, StorageError> {
         let max_samples = selection.max_samples.min(self.limits.max_samples);
-        let series = self.reader.select(selection.matchers, selection.after_ms, selection.until_ms, max_samples);
+        let series =
+            self.reader.select(selection.matchers, selection.after_ms, selection.until_ms, max_samples);
         let series = series.map_err(|error| to_storage_error(&error))?;
         if series.len() as u64 > self.limits.max_series {
             return Err(StorageError::Limit(format!(
@@ -50,7 +53,8 @@ pub(super) fn run(
     limits: QueryLimits,
     cancelled: &Arc<AtomicBool>,
 ) -> Result<Partial, Error> {
-    let expr = parse(&fragment.expr, &ParserOptions::default()).map_err(|error| super::invalid(error.to_string()))?;
+    let expr = parse(&fragment.expr, &ParserOptions::default())
+        .map_err(|error| super::invalid(error.to_string()))?;
     let options = EvalOptions {
         lookback_ms: fragment.lookback_ms,
         delayed_name_removal: fragment.delayed_name_removal,
@@ -92,7 +96,8 @@ pub(super) fn raw(reader: &Reader, query: &LabelQuery, limits: QueryLimits) -> R
         _ => return Err(super::invalid("raw samples need exactly one set of matchers")),
     };
     // The query's start is inclusive, the reader's is not.
-    let series = reader.select(matchers, query.start_ms.saturating_sub(1), query.end_ms, limits.max_samples)?;
+    let series =
+        reader.select(matchers, query.start_ms.saturating_sub(1), query.end_ms, limits.max_samples)?;
     let samples = series.iter().map(|(_, points)| points.len() as u64).sum();
     let stats = FragmentStats {
         series: series.len() as u64,
