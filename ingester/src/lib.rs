@@ -122,7 +122,21 @@ impl Ingester {
         })?;
         let owner = tenant.clone();
         let rounds = compute(items * 64, move || route::route(&owner, batch, shards)).await;
-        let forwarded = self.forwarder.write(tenant, rounds, deadline).await;
+        let span = tracing::info_span!(
+            target: "tricord::request",
+            "write",
+            otel.name = "write to shards",
+            otel.kind = "client",
+            tenant = tenant.as_str(),
+            items,
+            shards = rounds.first().map_or(0, Vec::len),
+            otel.status = tracing::field::Empty,
+        );
+        let writing = self.forwarder.write(tenant, rounds, deadline);
+        let forwarded = tracing::Instrument::instrument(writing, span.clone()).await;
+        if !forwarded.failed.is_empty() {
+            span.record("otel.status", "error");
+        }
         self.metrics.written(protocol, &forwarded.written);
         self.metrics.rejected("refused", &forwarded.rejected);
         finish(rejected, forwarded)

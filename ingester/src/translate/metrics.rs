@@ -310,8 +310,12 @@ impl Output<'_> {
             };
             let value = if stale { Value::Float(STALE_NAN) } else { part.value };
             let samples = vec![Sample { t_ms, start_ms: if stale { 0 } else { start_ms }, value }];
-            let delta = family.delta && !stale;
-            self.decoded.batch.series.push(SeriesBatch { labels, samples, exemplars: part.exemplars, delta });
+            self.decoded.batch.series.push(SeriesBatch {
+                labels,
+                samples,
+                exemplars: part.exemplars,
+                delta: family.delta,
+            });
         }
         Ok(())
     }

@@ -177,6 +177,30 @@ fn small_messages_cannot_cost_much_memory() {
     assert!(matches!(result, Err(Error::TooLarge(_))), "{result:?}");
 }
 
+#[test]
+fn a_full_body_of_spans_fits() {
+    let attribute = |at: usize| opentelemetry_proto::tonic::common::v1::KeyValue {
+        key: format!("key.{at}"),
+        value: Some(opentelemetry_proto::tonic::common::v1::AnyValue {
+            value: Some(opentelemetry_proto::tonic::common::v1::any_value::Value::IntValue(at as i64)),
+        }),
+        ..Default::default()
+    };
+    let span = Span {
+        trace_id: vec![1; 16],
+        span_id: vec![2; 8],
+        attributes: (0..10).map(attribute).collect(),
+        ..Span::default()
+    };
+    let mut request =
+        ExportTraceServiceRequest::decode(&*to_protobuf(Signal::Traces, TRACE.as_bytes()).unwrap()).unwrap();
+    request.resource_spans[0].scope_spans[0].spans = vec![span; 10_000];
+    let body = Bytes::from(request.encode_to_vec());
+    // The default allowance is four times the largest body.
+    let decoded = decode_traces(&body, &mut Allowance::new(4 * body.len())).unwrap();
+    assert_eq!(decoded.batch.spans.len(), 10_000);
+}
+
 /// The examples of opentelemetry-proto, where they lie beside the checkout.
 #[test]
 fn the_published_examples_are_read() {
