@@ -25,6 +25,11 @@ pub struct Config {
     pub memory_limit_bytes: u64,
     /// RocksDB's block cache, in bytes. 0 takes a sixteenth of the machine's memory.
     pub block_cache_bytes: u64,
+    /// The size from which a new log segment is begun, in bytes.
+    pub log_segment_bytes: u64,
+    /// Log segments kept after everything in them is written out, so that replicas that fall behind can catch up
+    /// without a snapshot.
+    pub log_keep_segments: usize,
     /// This node's failure domain: copies of a shard are spread over zones. May be empty.
     pub zone: String,
     /// How long a primary may serve after its followers last answered, in milliseconds.
@@ -64,6 +69,8 @@ impl Default for Config {
             fsync_interval_ms: 1_000,
             memory_limit_bytes: 0,
             block_cache_bytes: 0,
+            log_segment_bytes: 64 << 20,
+            log_keep_segments: 2,
             zone: String::new(),
             lease_ms: timing.lease_ms,
             grace_ms: timing.grace_ms,
@@ -129,6 +136,8 @@ impl Config {
             },
             memory_limit_bytes: self.memory_limit(),
             block_cache_bytes: usize::try_from(block_cache_bytes).unwrap_or(usize::MAX),
+            segment_bytes: self.log_segment_bytes.max(1024),
+            keep_segments: self.log_keep_segments,
             ..StoreConfig::new(self.data_dir.join("store"))
         })
     }

@@ -40,7 +40,7 @@ pub struct Deps {
 /// A running data node.
 pub struct Querier {
     service: Arc<Service>,
-    replicas: Arc<Replicas>,
+    pub(crate) replicas: Arc<Replicas>,
     identity: Identity,
     heartbeat: Heartbeat,
     maintenance: Maintenance,

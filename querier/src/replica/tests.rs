@@ -90,6 +90,10 @@ fn map(epoch: u64, in_sync: &[u64], joining: &[u64], replicas: u32, min_insync: 
 }
 
 async fn start(cluster: &Cluster, dir: &Path, node: u64) -> Querier {
+    start_with(cluster, dir, node, Config::default()).await
+}
+
+async fn start_with(cluster: &Cluster, dir: &Path, node: u64, config: Config) -> Querier {
     let config = Config {
         data_dir: dir.join(format!("node-{node}")),
         // The serials are at fixed times, whatever day it is.
@@ -99,7 +103,7 @@ async fn start(cluster: &Cluster, dir: &Path, node: u64) -> Querier {
         follower_timeout_ms: 1_500,
         memory_limit_bytes: 256 << 20,
         block_cache_bytes: 16 << 20,
-        ..Config::default()
+        ..config
     };
     let started = Instant::now();
     loop {
@@ -318,4 +322,41 @@ async fn requests_meant_for_others_are_refused() {
     };
     assert_eq!(service.execute(garbage).await.err().unwrap().kind, ErrorKind::Invalid);
     querier.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_joiner_gets_a_snapshot_of_what_the_log_has_trimmed() {
+    let dir = TempDir::new().unwrap();
+    let cluster = Cluster::fixed(map(1, &[1], &[], 1, 1));
+    let small = Config { log_segment_bytes: 1024, log_keep_segments: 0, ..Config::default() };
+    let first = start_with(&cluster, dir.path(), 1, small).await;
+    for serial in 0..50 {
+        for shard in 0..SHARDS {
+            must_write(&cluster, shard, serial).await;
+        }
+    }
+    first.service().flush(pb::FlushRequest {}).await.unwrap();
+    let store = first.replicas.store.clone();
+    let trimmed = |shard| matches!(store.entries(ShardId(shard), tricord_model::Seq(0), 1 << 20), Ok(None));
+    let started = Instant::now();
+    while !(0..SHARDS).all(trimmed) {
+        assert!(started.elapsed() < DEADLINE, "the log is not trimmed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for shard in 0..SHARDS {
+        must_write(&cluster, shard, 50).await;
+    }
+    cluster.set_map(map(100, &[1], &[2], 2, 1));
+    let second = start(&cluster, dir.path(), 2).await;
+    let joined = |map: &ShardMap| map.shards.iter().all(|config| config.in_sync.contains(&NodeId(2)));
+    cluster.wait_for(DEADLINE, joined).await.unwrap();
+    must_write(&cluster, 0, 51).await;
+    let mut all = expected(0..51);
+    all.entry(0).or_default().push(51);
+    assert_eq!(read(&cluster, 1).await, all);
+    assert_eq!(read(&cluster, 2).await, all);
+    drop(store);
+    for querier in [first, second] {
+        querier.stop().await.unwrap();
+    }
 }
