@@ -53,7 +53,13 @@ fn run(node: &mut Node, model: &mut Model, step: &Step) {
         }
         Step::Flush => drop(node.store().flush().unwrap()),
         Step::Maintain(now) => drop(node.store().maintain(*now).unwrap()),
-        Step::Reopen => node.reopen(),
+        Step::Reopen => {
+            node.reopen();
+            // What the primary tells when it has reconciled: until then nobody knows what is committed.
+            for shard in node.store().shards() {
+                node.store().commit(shard, node.store().position(shard).seq);
+            }
+        }
         Step::Move(shard) => {
             let fresh = Node::with(|config| *config = StoreConfig { dir: config.dir.clone(), ..node.config.clone() });
             for id in 0..3 {
