@@ -4,6 +4,7 @@ mod birth;
 mod calls;
 mod watch;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub struct Member {
     /// One birth or membership change at a time.
     changing: tokio::sync::Mutex<()>,
     watchman: Mutex<Watchman>,
+    /// The leader that people were last told of, 0 for none.
+    told: AtomicU64,
     /// Wakes the leader's loop.
     wake: Notify,
     metrics: MemberMetrics,
@@ -68,6 +71,7 @@ pub async fn start(config: Config, deps: Deps, shutdown: Shutdown) -> Result<Arc
     let member = Arc::new_cyclic(|own| Member {
         own: own.clone(),
         watchman: Mutex::new(Watchman::new(&config, Instant::now())),
+        told: AtomicU64::new(0),
         metrics: MemberMetrics::new(&deps.metrics),
         dial: deps.dial,
         disk: Arc::new(disk),
@@ -170,6 +174,13 @@ impl Member {
         let leadership = group.leadership();
         let state = self.state();
         self.metrics.show(&leadership, &state);
+        let leader = if leadership.current { leadership.leader } else { 0 };
+        if self.told.swap(leader, Ordering::Relaxed) != leader {
+            match leader {
+                0 => tracing::warn!(term = leadership.term, "no metadata member leads"),
+                _ => tracing::info!(leader, term = leadership.term, "a metadata member leads"),
+            }
+        }
         if !leadership.mine {
             self.watchman.lock().rest();
             return;
