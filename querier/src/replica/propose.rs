@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tricord_metadata_client::Proposal;
+use tricord_model::NodeId;
 use tricord_replication::{ProposalOutcome, View};
 use tricord_routing::ShardConfig;
 
@@ -26,8 +28,7 @@ impl Replicas {
         let outcome = match answer {
             Ok(answer) => {
                 self.metrics.proposals(if answer.accepted { "accepted" } else { "refused" });
-                let text = &answer.message;
-                tracing::info!(shard = hosted.id.0, epoch = expected.0, wish = ?config, accepted = answer.accepted, text, "proposed");
+                report(&config, &answer);
                 let newer = answer.config.epoch > expected;
                 if newer {
                     let min_insync = self.cluster.map().min_insync as usize;
@@ -47,5 +48,18 @@ impl Replicas {
             }
         };
         self.machine(&hosted, |machine, now_ms| machine.proposed(now_ms, outcome));
+    }
+}
+
+/// A refusal comes back at every attempt while too few replicas live, so it is not news.
+fn report(wish: &ShardConfig, answer: &Proposal) {
+    let ids = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
+    let (shard, epoch) = (wish.shard.0, wish.epoch.0);
+    let (in_sync, joining) = (ids(&wish.in_sync), ids(&wish.joining));
+    if answer.accepted {
+        tracing::info!(shard, epoch, in_sync, joining, "metadata took the shard's new configuration");
+    } else {
+        let why = &answer.message;
+        tracing::debug!(shard, epoch, in_sync, joining, %why, "metadata refused a configuration");
     }
 }
