@@ -4,6 +4,8 @@
 TRICORD_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tricord
 CARGO_TARGET_DIR ?= $(TRICORD_CACHE)/target
 export TRICORD_CACHE CARGO_TARGET_DIR
+# A shell that was opened before rustup was installed does not have it yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TRICORD = $(CARGO_TARGET_DIR)/release/tricord
 VENV = $(TRICORD_CACHE)/venv

@@ -158,7 +158,7 @@ impl<'a> View<'a> {
         let states = states.map(|state| (state, count(state))).filter(|(_, count)| *count > 0);
         let states = states.map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ");
         let head = format!(
-            "cluster {}  map version {}  copies {}  min in sync {}  shards {}: {states}\n\n",
+            "cluster {}  map version {}  copies {}  min in sync {}  shards {}: {states}\n",
             map.cluster_id,
             map.version,
             map.replicas,

@@ -37,7 +37,8 @@ impl Shape {
             ingesters: count("ingesters"),
             proxies: count("proxies"),
             base_port: count("base-port"),
-            dir: matches.get_one::<PathBuf>("data-dir").cloned().unwrap_or_default(),
+            // Absolute: whoever starts a process again by its arguments may be elsewhere.
+            dir: std::path::absolute(matches.get_one::<PathBuf>("data-dir").cloned().unwrap_or_default())?,
             shards: number("shards").unwrap_or(64),
             replicas,
             min_insync: number("min-insync").unwrap_or_else(|| replicas.min(2)),

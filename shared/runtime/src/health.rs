@@ -1,6 +1,7 @@
 //! `/health/live`, `/health/ready` and `/metrics`, the same on every role. What "ready" means is said by named checks
 //! that the roles add.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -77,15 +78,50 @@ fn ready(readiness: &Readiness) -> Response {
     (status, axum::Json(json!({ "ready": is_ready, "checks": checks }))).into_response()
 }
 
-/// OpenMetrics for those who ask for it; the older text format has the same lines, so others get them under its type.
+/// OpenMetrics for those who ask for it, the older text format for others.
 fn exposition(metrics: &Metrics, headers: &HeaderMap) -> Response {
     let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let content_type = if accepted.contains("application/openmetrics-text") {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    let (content_type, text) = if accepted.contains("application/openmetrics-text") {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode())
     } else {
-        "text/plain; version=0.0.4; charset=utf-8"
+        ("text/plain; version=0.0.4; charset=utf-8", classic(&metrics.encode()))
     };
-    ([(header::CONTENT_TYPE, content_type)], metrics.encode()).into_response()
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+/// The older text format of an OpenMetrics exposition: metadata there names the samples themselves, and some types do
+/// not exist.
+fn classic(text: &str) -> String {
+    let mut suffixes = HashMap::new();
+    for line in text.lines() {
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        match kind {
+            "counter" => suffixes.insert(name, "_total"),
+            "info" => suffixes.insert(name, "_info"),
+            _ => None,
+        };
+    }
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines().filter(|line| !line.starts_with("# EOF") && !line.starts_with("# UNIT")) {
+        let metadata =
+            ["# TYPE ", "# HELP "].into_iter().find_map(|start| Some((start, line.strip_prefix(start)?)));
+        match metadata.and_then(|(start, rest)| Some((start, rest.split_once(' ')?))) {
+            None => out.push_str(line),
+            Some((start, (name, rest))) => {
+                let suffix = suffixes.get(name).copied().unwrap_or_default();
+                let rest = match rest {
+                    "info" if start == "# TYPE " => "gauge",
+                    "unknown" if start == "# TYPE " => "untyped",
+                    rest => rest,
+                };
+                out.extend([start, name, suffix, " ", rest]);
+            }
+        }
+        out.push('\n');
+    }
+    out
 }
 
 #[cfg(test)]
@@ -121,5 +157,14 @@ mod tests {
         assert!(body.contains(r#""shards":"3 of 64 shards are not in sync""#), "{body}");
         joined.store(true, Ordering::SeqCst);
         assert_eq!(ask().await.0, StatusCode::OK);
+    }
+
+    #[test]
+    fn speaks_the_older_format_too() {
+        let text = "# HELP a What a is.\n# TYPE a counter\na_total 1\n# TYPE b info\nb_info{x=\"y\"} 1\n# TYPE c gauge\n\
+                    # UNIT c bytes\nc 2\n# EOF\n";
+        let want = "# HELP a_total What a is.\n# TYPE a_total counter\na_total 1\n# TYPE b_info gauge\n\
+                    b_info{x=\"y\"} 1\n# TYPE c gauge\nc 2\n";
+        assert_eq!(classic(text), want);
     }
 }

@@ -25,9 +25,12 @@ pub enum LogFormat {
 /// # Errors
 /// When the filter cannot be parsed. A second call leaves the first one's logging as it is.
 pub fn init_logging(format: LogFormat, filter: &str, spans: Option<SpanBuffer>) -> Result<(), Error> {
+    // openraft tells every step of an election at level info; whoever wants that names it.
+    let quieter =
+        if filter.contains("openraft") { filter.to_owned() } else { format!("openraft=error,{filter}") };
     let parsed = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
-        .parse(filter)
+        .parse(quieter)
         .map_err(|error| Error::LogFilter { filter: filter.to_owned(), reason: error.to_string() })?;
     let lines = match format {
         LogFormat::Text => {

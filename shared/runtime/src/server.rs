@@ -207,3 +207,91 @@ fn grpc_panic(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
     headers.insert("grpc-message", HeaderValue::from_static("internal error: this is a bug"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    async fn serve(
+        router: Router,
+        limits: ServerLimits,
+    ) -> (std::net::SocketAddr, Shutdown, tokio::task::JoinHandle<()>) {
+        let listener = bind("127.0.0.1:0", "--http-listen").await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), Shutdown::new());
+        let ended = shutdown.clone();
+        let router = router.layer(CatchPanicLayer::custom(http_panic));
+        let task = tokio::spawn(async move { serve_with(listener, router, ended, limits).await.unwrap() });
+        (address, shutdown, task)
+    }
+
+    async fn ask(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn finishes_what_is_in_flight_and_takes_nothing_new() {
+        let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (seen, waited) = (reached.clone(), go_on.clone());
+        let slow = get(move || {
+            let (seen, waited) = (seen.clone(), waited.clone());
+            async move {
+                seen.notify_one();
+                waited.notified().await;
+                "done"
+            }
+        });
+        let (address, shutdown, task) =
+            serve(Router::new().route("/slow", slow), ServerLimits::default()).await;
+        let in_flight = tokio::spawn(ask(address, "/slow"));
+        reached.notified().await;
+        shutdown.trigger();
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        go_on.notify_one();
+        assert!(in_flight.await.unwrap().ends_with("done"));
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn answers_a_panic_and_goes_on() {
+        let boom = get(async || -> &'static str { panic!("boom") });
+        let router = Router::new().route("/boom", boom).route("/fine", get(async || "fine"));
+        let (address, ..) = serve(router, ServerLimits::default()).await;
+        let answer = ask(address, "/boom").await;
+        assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("this is a bug"), "{answer}");
+        assert!(ask(address, "/fine").await.ends_with("fine"));
+    }
+
+    #[tokio::test]
+    async fn cuts_clients_that_send_no_head() {
+        let limits = ServerLimits { header_timeout: Duration::from_millis(50), ..ServerLimits::default() };
+        let (address, ..) = serve(Router::new(), limits).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost").await.unwrap();
+        let mut answer = Vec::new();
+        // Ends, with an answer or without: the server has closed the connection.
+        stream.read_to_end(&mut answer).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_its_flag() {
+        let first = bind("127.0.0.1:0", "--rpc-listen").await.unwrap();
+        let address = first.local_addr().unwrap().to_string();
+        let error = bind(&address, "--rpc-listen").await.unwrap_err().to_string();
+        assert!(error.contains(&address) && error.contains("--rpc-listen"), "{error}");
+    }
+}

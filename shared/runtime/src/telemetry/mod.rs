@@ -51,6 +51,8 @@ pub struct Source {
 
 /// How many spans one request to the sink carries at most.
 const SPANS_PER_REQUEST: usize = 1_000;
+/// How long the last write at a shutdown may take.
+const LAST_LIMIT: Duration = Duration::from_secs(2);
 
 /// Hands metrics and spans to the sink at every interval, and once more at shutdown, until shutdown.
 pub async fn run(
@@ -65,22 +67,30 @@ pub async fn run(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The first tick comes at once, when there is nothing to see yet but the start itself.
     loop {
-        let last = tokio::select! {
-            _ = ticks.tick() => false,
-            () = shutdown.cancelled() => true,
-        };
-        let labels = [("job", source.service.as_str()), ("instance", source.instance.as_str())];
-        sink.write_metrics(with_labels(&metrics.encode(), &labels)).await;
-        loop {
-            let finished = spans.drain(SPANS_PER_REQUEST);
-            if finished.is_empty() {
-                break;
-            }
-            sink.write_spans(export_request(finished, &source)).await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shutdown.cancelled() => break,
         }
-        if last {
+        tokio::select! {
+            () = hand_over(&metrics, &spans, &source, &*sink) => {}
+            () = shutdown.cancelled() => break,
+        }
+    }
+    // The cluster may be stopping too: then nobody takes the last of it, and the stop must not wait.
+    if tokio::time::timeout(LAST_LIMIT, hand_over(&metrics, &spans, &source, &*sink)).await.is_err() {
+        tracing::debug!("the last own telemetry was not taken in time");
+    }
+}
+
+async fn hand_over(metrics: &Metrics, spans: &SpanBuffer, source: &Source, sink: &dyn OwnTelemetrySink) {
+    let labels = [("job", source.service.as_str()), ("instance", source.instance.as_str())];
+    sink.write_metrics(with_labels(&metrics.encode(), &labels)).await;
+    loop {
+        let finished = spans.drain(SPANS_PER_REQUEST);
+        if finished.is_empty() {
             return;
         }
+        sink.write_spans(export_request(finished, source)).await;
     }
 }
 
