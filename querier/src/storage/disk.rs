@@ -16,6 +16,11 @@ use super::flush::encode::{SERIES_PER_INDEX_BLOCK, VERSION};
 use super::head::payload::decode_exemplars;
 use super::keys::{self, Generation, Section};
 
+/// Visits a label value with its series, encoded; answers whether to go on.
+type VisitValue<'v> = &'v mut dyn FnMut(&str, &[u8]) -> Result<bool, Error>;
+/// Visits a label name and value with their series, encoded; answers whether to go on.
+type VisitPair<'v> = &'v mut dyn FnMut(&str, &str, &[u8]) -> Result<bool, Error>;
+
 /// A tenant's part of a generation.
 pub(crate) struct Disk<'a> {
     rocks: &'a Rocks,
@@ -41,7 +46,11 @@ pub(crate) struct Blocks {
 
 impl<'a> Disk<'a> {
     pub(crate) fn new(
-        rocks: &'a Rocks, of: Generation, shard: ShardId, tenant: &Tenant, bytes: &'a AtomicU64,
+        rocks: &'a Rocks,
+        of: Generation,
+        shard: ShardId,
+        tenant: &Tenant,
+        bytes: &'a AtomicU64,
     ) -> Self {
         Self { rocks, prefix: keys::tenant(of, shard, tenant), bytes }
     }
@@ -54,12 +63,15 @@ impl<'a> Disk<'a> {
 
     fn block(&self, family: &str, section: Section, number: u32) -> Result<Pinned<'a>, Error> {
         let key = keys::block(&self.prefix, section, number);
-        self.get(family, &key)?.ok_or_else(|| Error::corrupt(format!("block {number} of {section:?} is missing")))
+        self.get(family, &key)?
+            .ok_or_else(|| Error::corrupt(format!("block {number} of {section:?} is missing")))
     }
 
     /// How many series there are.
     pub(crate) fn series_count(&self) -> Result<u32, Error> {
-        let Some(header) = self.get(keys::INDEX, &keys::section(&self.prefix, Section::Header))? else { return Ok(0) };
+        let Some(header) = self.get(keys::INDEX, &keys::section(&self.prefix, Section::Header))? else {
+            return Ok(0);
+        };
         let input = &mut In::new(&header);
         if input.u8()? != VERSION {
             return Err(Error::corrupt("an index has an unknown version: it may be of a newer build"));
@@ -107,9 +119,7 @@ impl<'a> Disk<'a> {
     }
 
     /// Visits the values of a label with their series, sorted.
-    pub(crate) fn values(
-        &self, name: &str, visit: &mut dyn FnMut(&str, &[u8]) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
+    pub(crate) fn values(&self, name: &str, visit: VisitValue<'_>) -> Result<(), Error> {
         let prefix = keys::label_name(&self.prefix, name);
         self.rocks.scan::<Error>(keys::INDEX, &prefix, &keys::after(&prefix), &mut |key, ids| {
             let value = std::str::from_utf8(key.get(prefix.len()..).unwrap_or_default());
@@ -118,9 +128,7 @@ impl<'a> Disk<'a> {
     }
 
     /// Visits all pairs of label name and value with their series, sorted.
-    pub(crate) fn pairs(
-        &self, visit: &mut dyn FnMut(&str, &str, &[u8]) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
+    pub(crate) fn pairs(&self, visit: VisitPair<'_>) -> Result<(), Error> {
         let prefix = keys::section(&self.prefix, Section::Postings);
         self.rocks.scan::<Error>(keys::INDEX, &prefix, &keys::after(&prefix), &mut |key, ids| {
             let pair = keys::parse_label(key.get(prefix.len()..).unwrap_or_default());
@@ -131,7 +139,9 @@ impl<'a> Disk<'a> {
 
     /// Visits series by ascending place.
     pub(crate) fn series(
-        &self, ids: &RoaringBitmap, visit: &mut dyn FnMut(u32, Found) -> Result<(), Error>,
+        &self,
+        ids: &RoaringBitmap,
+        visit: &mut dyn FnMut(u32, Found) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut open: Option<(u32, Pinned<'a>)> = None;
         for id in ids {
@@ -174,7 +184,9 @@ impl<'a> Disk<'a> {
 
     /// Visits the exemplars of series by ascending place.
     pub(crate) fn exemplars(
-        &self, ids: &RoaringBitmap, visit: &mut dyn FnMut(u32, Vec<Exemplar>),
+        &self,
+        ids: &RoaringBitmap,
+        visit: &mut dyn FnMut(u32, Vec<Exemplar>),
     ) -> Result<(), Error> {
         let prefix = keys::section(&self.prefix, Section::Exemplars);
         self.rocks.scan::<Error>(keys::DATA, &prefix, &keys::after(&prefix), &mut |_, block| {
@@ -194,7 +206,9 @@ impl<'a> Disk<'a> {
 
     /// The spans of a trace.
     pub(crate) fn trace(&self, id: &TraceId) -> Result<Vec<SpanRecord>, Error> {
-        let Some(first) = self.get(keys::INDEX, &keys::trace(&self.prefix, id))? else { return Ok(Vec::new()) };
+        let Some(first) = self.get(keys::INDEX, &keys::trace(&self.prefix, id))? else {
+            return Ok(Vec::new());
+        };
         let mut number = In::new(&first).u32()?;
         let mut found = Vec::new();
         // A trace fills neighbouring blocks, which are sorted by trace.
@@ -215,7 +229,10 @@ impl<'a> Disk<'a> {
 
     /// Visits blocks of spans of which some start in `[start_ns, end_ns]`; stops when told so.
     pub(crate) fn span_blocks(
-        &self, start_ns: u64, end_ns: u64, visit: &mut dyn FnMut(Vec<SpanRecord>) -> Result<bool, Error>,
+        &self,
+        start_ns: u64,
+        end_ns: u64,
+        visit: &mut dyn FnMut(Vec<SpanRecord>) -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let prefix = keys::section(&self.prefix, Section::Spans);
         self.rocks.scan::<Error>(keys::DATA, &prefix, &keys::after(&prefix), &mut |_, block| {
@@ -234,7 +251,9 @@ fn series_in(block: &[u8], at: usize) -> Result<Found, Error> {
     let damaged = || Error::corrupt("a block of the index is malformed");
     let (version, rest) = block.split_first().ok_or_else(damaged)?;
     if *version != VERSION {
-        return Err(Error::corrupt("a block of the index has an unknown version: it may be of a newer build"));
+        return Err(Error::corrupt(
+            "a block of the index has an unknown version: it may be of a newer build",
+        ));
     }
     let (count, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
     let count = usize::from(u16::from_le_bytes(*count));

@@ -8,7 +8,9 @@ use tricord_wire::ErrorKind;
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Error {
     /// Memory is at its bound; the writes already taken must be written out first.
-    #[error("{used} bytes of data not yet written out reach the limit of {limit}: retry later or raise the memory limit")]
+    #[error(
+        "{used} bytes of data not yet written out reach the limit of {limit}: retry later or raise the memory limit"
+    )]
     Overloaded {
         /// Bytes in use.
         used: u64,
@@ -16,7 +18,9 @@ pub(crate) enum Error {
         limit: u64,
     },
     /// A query would read more than it may.
-    #[error("the query reads more than {limit} {what}: narrow its selectors or its time range, or raise the limit")]
+    #[error(
+        "the query reads more than {limit} {what}: narrow its selectors or its time range, or raise the limit"
+    )]
     Limit {
         /// samples, series, …
         what: &'static str,
@@ -40,7 +44,9 @@ pub(crate) enum Error {
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
     /// The directory belongs to a newer build.
-    #[error("the data directory has format {found}, this build knows formats up to {known}: use a newer build")]
+    #[error(
+        "the data directory has format {found}, this build knows formats up to {known}: use a newer build"
+    )]
     NewerFormat {
         /// The directory's format.
         found: u32,
@@ -84,15 +90,12 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed later.
-    #[must_use]
-    pub(crate) fn retryable(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Overloaded | ErrorKind::NotServing | ErrorKind::Unavailable)
-    }
-
     pub(crate) fn io(what: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::StorageFull {
-            return Self::Io(format!("the disk is full: cannot {what} {}: free space and restart", path.display()));
+            return Self::Io(format!(
+                "the disk is full: cannot {what} {}: free space and restart",
+                path.display()
+            ));
         }
         Self::Io(format!("cannot {what} {}: {error}", path.display()))
     }

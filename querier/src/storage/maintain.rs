@@ -82,7 +82,8 @@ impl Inner {
         for shard in log.pinning(&|shard| self.done(shard)) {
             let Some(cell) = self.find(shard) else { continue };
             let state = cell.state.read();
-            let first = state.windows.iter().min_by_key(|(_, window)| window.parts().map(|part| part.from).min());
+            let first =
+                state.windows.iter().min_by_key(|(_, window)| window.parts().map(|part| part.from).min());
             chosen.extend(first.map(|(window_ms, _)| (shard, *window_ms)));
         }
     }

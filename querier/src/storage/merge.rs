@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn earlier_columns_win() {
-        let (merged, duplicates) = merge(vec![points(&[(2, 2.0), (4, 4.0)]), points(&[(1, 1.0), (2, 9.0), (5, 5.0)])]);
+        let (merged, duplicates) =
+            merge(vec![points(&[(2, 2.0), (4, 4.0)]), points(&[(1, 1.0), (2, 9.0), (5, 5.0)])]);
         assert_eq!((merged, duplicates), (points(&[(1, 1.0), (2, 2.0), (4, 4.0), (5, 5.0)]), 1));
     }
 

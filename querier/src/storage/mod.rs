@@ -24,8 +24,9 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use config::{Counts, Entry, FlushReport, FsyncMode, Judged, Position, Progress, StoreConfig, StoreStats};
+pub(crate) use config::{
+    Counts, Entry, FlushReport, FsyncMode, Judged, Position, Progress, StoreConfig, StoreStats,
+};
 pub(crate) use error::Error;
 pub(crate) use reader::Reader;
-pub(crate) use snapshot::SnapshotChunks;
 pub(crate) use store::Store;

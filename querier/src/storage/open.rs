@@ -34,10 +34,13 @@ impl Store {
     }
 
     pub(crate) fn open_with(
-        config: StoreConfig, files: Arc<dyn Files>, progress: &dyn Fn(Progress),
+        config: StoreConfig,
+        files: Arc<dyn Files>,
+        progress: &dyn Fn(Progress),
     ) -> Result<Arc<Self>, Error> {
         check(&config)?;
-        std::fs::create_dir_all(&config.dir).map_err(|error| Error::io("make directory", &config.dir, &error))?;
+        std::fs::create_dir_all(&config.dir)
+            .map_err(|error| Error::io("make directory", &config.dir, &error))?;
         check_format(&config)?;
         let options = Options {
             families: keys::FAMILIES.to_vec(),
@@ -127,7 +130,9 @@ impl Inner {
     fn clear_staging(&self) -> Result<(), Error> {
         let dir = self.staging();
         match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("clear", &dir, &error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("clear", &dir, &error))
+            }
             _ => Ok(()),
         }
     }
@@ -170,7 +175,8 @@ impl Inner {
         let mut cursor = self.rocks.cursor(keys::DATA, &[], &keys::windows_end())?;
         let mut generations = self.generations.lock();
         while let Some((key, value)) = cursor.item() {
-            let of = keys::parse_generation(key).ok_or_else(|| Error::corrupt("a key of the data is malformed"))?;
+            let of = keys::parse_generation(key)
+                .ok_or_else(|| Error::corrupt("a key of the data is malformed"))?;
             match keys::parse_mark(key) {
                 Some(shard) => {
                     let mark = decode_mark(of.number, value)?;
@@ -192,12 +198,15 @@ impl Inner {
         let known: HashSet<Generation> = marks
             .values()
             .flatten()
-            .flat_map(|(window_ms, marks)| marks.iter().map(|mark| Generation { window_ms: *window_ms, number: mark.number }))
+            .flat_map(|(window_ms, marks)| {
+                marks.iter().map(|mark| Generation { window_ms: *window_ms, number: mark.number })
+            })
             .collect();
         let mut orphans = Vec::new();
         let mut cursor = self.rocks.cursor(keys::INDEX, &[], &keys::windows_end())?;
         while let Some((key, _)) = cursor.item() {
-            let of = keys::parse_generation(key).ok_or_else(|| Error::corrupt("a key of the index is malformed"))?;
+            let of = keys::parse_generation(key)
+                .ok_or_else(|| Error::corrupt("a key of the index is malformed"))?;
             if !known.contains(&of) {
                 orphans.push(of);
             }
@@ -278,7 +287,8 @@ impl Inner {
             let log: &Arc<Log> = self.log()?;
             loop {
                 let entries = log.entries(cell.id, after, 8 << 20)?;
-                let entries = entries.ok_or_else(|| Error::corrupt(format!("the log of shard {} has a gap", cell.id)))?;
+                let entries = entries
+                    .ok_or_else(|| Error::corrupt(format!("the log of shard {} has a gap", cell.id)))?;
                 let Some(last) = entries.last() else { break };
                 after = last.seq;
                 for entry in &entries {

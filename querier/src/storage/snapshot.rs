@@ -115,13 +115,17 @@ impl Store {
     /// [`Error::Corrupt`] when the chunks are not a snapshot of this shard up to the position; an error among the
     /// chunks; the disk's failure. The shard is gone then.
     pub(crate) fn install(
-        &self, shard: ShardId, position: Position, chunks: &mut dyn Iterator<Item = Result<Vec<u8>, Error>>,
+        &self,
+        shard: ShardId,
+        position: Position,
+        chunks: &mut dyn Iterator<Item = Result<Vec<u8>, Error>>,
     ) -> Result<(), Error> {
         let inner = &self.inner;
         let _no_flush = inner.flushing.lock();
         let epoch = inner.find(shard).map(|cell| cell.state.read().epoch);
         let old = inner.shards.write().remove(&shard);
-        let windows: Vec<i64> = old.map(|old| old.state.read().marks.keys().copied().collect()).unwrap_or_default();
+        let windows: Vec<i64> =
+            old.map(|old| old.state.read().marks.keys().copied().collect()).unwrap_or_default();
         inner.erase(shard, &windows)?;
         let mut installing = Installing::begin(inner, shard)?;
         let result = installing.run(chunks).and_then(|()| installing.finish(position, epoch));
@@ -251,7 +255,9 @@ impl<'a> Installing<'a> {
         let pair = (key.to_vec(), value.to_vec());
         let prefix = keys::state(self.shard);
         match item {
-            Item::State if !key.starts_with(&prefix) => return Err(Error::corrupt("a snapshot is of another shard")),
+            Item::State if !key.starts_with(&prefix) => {
+                return Err(Error::corrupt("a snapshot is of another shard"));
+            }
             Item::State if *key == keys::row(self.shard, Row::Meta) => self.meta = Some(Meta::decode(value)?),
             Item::State if *key == keys::row(self.shard, Row::Installing) => {
                 return Err(Error::corrupt("a snapshot is of a shard that is not complete"));
@@ -354,13 +360,17 @@ impl<'a> Installing<'a> {
     }
 }
 
+/// An item with its key, its value and all its bytes.
+type Read<'a> = (Item, &'a [u8], &'a [u8], usize);
+
 /// The item at the start of a buffer and its length; `None` when it is not whole yet.
-fn next_item(buffer: &[u8]) -> Result<Option<(Item, &[u8], &[u8], usize)>, Error> {
+fn next_item(buffer: &[u8]) -> Result<Option<Read<'_>>, Error> {
     let input = &mut In::new(buffer);
     let read = (|| -> Result<_, CodecError> { Ok((input.u8()?, input.bytes()?, input.bytes()?)) })();
     match read {
         Ok((number, key, value)) => {
-            let item = Item::from_number(number).ok_or_else(|| Error::corrupt("a snapshot has an unknown item"))?;
+            let item =
+                Item::from_number(number).ok_or_else(|| Error::corrupt("a snapshot has an unknown item"))?;
             Ok(Some((item, key, value, buffer.len() - input.rest().len())))
         }
         Err(CodecError::Truncated) => Ok(None),

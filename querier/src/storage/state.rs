@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tricord_model::codec::{Reader, Writer};
 use tricord_model::{Epoch, Labels, Sample, Seq, ShardId, Tenant, decode_samples, encode_samples};
 
+use super::head::part::Window;
 use super::head::payload::{decode_metadata, encode_metadata};
 use super::head::registry::DeltaState;
-use super::head::part::Window;
 use super::head::{PendingRow, Shard};
 use super::keys::{self, Row};
 use super::store::{Cell, Inner};
@@ -120,7 +120,8 @@ impl Inner {
         })?;
         let (from, to) = range(Row::Metadata);
         self.rocks.scan::<Error>(keys::STATE, &from, &to, &mut |key, row| {
-            let tenant = key.get(5..).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
+            let tenant =
+                key.get(5..).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
             let tenant = std::str::from_utf8(tenant).ok().and_then(|name| Tenant::new(name).ok());
             let tenant = tenant.ok_or_else(|| Error::corrupt("the key of a row is malformed"))?;
             let (family, metadata) = decode_metadata(&mut checked(row)?)?;

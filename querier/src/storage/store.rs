@@ -15,7 +15,6 @@ use super::keys;
 use super::log::{Kind, Log, Sink};
 use super::{Entry, Error, FlushReport, Judged, Position, Reader, StoreConfig, StoreStats};
 
-
 /// A shard with its lock.
 pub(crate) struct Cell {
     pub(crate) id: ShardId,
@@ -211,7 +210,13 @@ impl Store {
     /// # Errors
     /// [`Error::Overloaded`] when memory is at its bound, before anything is changed; [`Error::Closed`] after an
     /// earlier failure; [`Error::UnknownShard`].
-    pub(crate) fn judge(&self, shard: ShardId, tenant: &Tenant, batch: Batch, now_ms: i64) -> Result<Judged, Error> {
+    pub(crate) fn judge(
+        &self,
+        shard: ShardId,
+        tenant: &Tenant,
+        batch: Batch,
+        now_ms: i64,
+    ) -> Result<Judged, Error> {
         let limit = self.inner.config.memory_limit_bytes;
         let used = self.inner.memory();
         if used > limit {
@@ -253,7 +258,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error`] when the log is damaged or the disk fails.
-    pub(crate) fn entries(&self, shard: ShardId, after: Seq, max_bytes: usize) -> Result<Option<Vec<Entry>>, Error> {
+    pub(crate) fn entries(
+        &self,
+        shard: ShardId,
+        after: Seq,
+        max_bytes: usize,
+    ) -> Result<Option<Vec<Entry>>, Error> {
         self.inner.log()?.entries(shard, after, max_bytes)
     }
 
@@ -272,7 +282,9 @@ impl Store {
         let cell = self.inner.cell(shard)?;
         let (committed, epoch) = (cell.state.read().committed, cell.state.read().epoch);
         if after < committed {
-            return Err(Error::Invalid(format!("entry {committed} of shard {shard} is committed and cannot be cut")));
+            return Err(Error::Invalid(format!(
+                "entry {committed} of shard {shard} is committed and cannot be cut"
+            )));
         }
         if self.position(shard).seq <= after {
             return Ok(());

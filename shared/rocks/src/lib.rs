@@ -19,6 +19,9 @@ pub use sorted_file::SortedFile;
 /// A value that lies in RocksDB's memory while it is held.
 pub type Pinned<'a> = rocksdb::DBPinnableSlice<'a>;
 
+/// Visits a pair; answers whether to go on.
+pub type Visit<'v, E> = &'v mut dyn FnMut(&[u8], &[u8]) -> Result<bool, E>;
+
 /// An open database. The handle is shared by reference; closing is dropping it.
 pub struct Rocks {
     db: DB,
@@ -42,7 +45,8 @@ impl Rocks {
     pub fn open(path: &Path, options: &Options) -> Result<Self, Error> {
         let (db_options, families) = options::build(options);
         let descriptors = families.iter().map(|(name, options)| (*name, options.clone()));
-        let db = DB::open_cf_with_opts(&db_options, path, descriptors).map_err(|error| Error::at(path, &error))?;
+        let db =
+            DB::open_cf_with_opts(&db_options, path, descriptors).map_err(|error| Error::at(path, &error))?;
         Ok(Self { db, path: path.to_owned(), families })
     }
 
@@ -82,7 +86,11 @@ impl Rocks {
     /// # Errors
     /// [`Error`] when a stored block is damaged or the disk fails, or the visitor's own.
     pub fn scan<E: From<Error>>(
-        &self, family: &str, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, E>,
+        &self,
+        family: &str,
+        from: &[u8],
+        to: &[u8],
+        visit: Visit<'_, E>,
     ) -> Result<(), E> {
         let mut cursor = self.cursor(family, from, to)?;
         while let Some((key, value)) = cursor.item() {
@@ -132,7 +140,10 @@ impl Rocks {
     /// [`Error`] when the file cannot be made.
     pub fn sorted_file(&self, family: &str, path: &Path) -> Result<SortedFile, Error> {
         let options = self.families.iter().find(|(name, _)| *name == family).map(|(_, options)| options);
-        SortedFile::create(options.ok_or_else(|| Error::Invalid(format!("no column family {family:?}")))?, path)
+        SortedFile::create(
+            options.ok_or_else(|| Error::Invalid(format!("no column family {family:?}")))?,
+            path,
+        )
     }
 
     /// Moves finished sorted files into a family; all of them become visible at once and durably.

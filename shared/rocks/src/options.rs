@@ -1,7 +1,8 @@
 //! Options: one shared block cache and one write buffer bound for all families of a database.
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ChecksumType, DBCompressionType, LogLevel, WriteBufferManager,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ChecksumType, DBCompressionType, LogLevel,
+    WriteBufferManager,
 };
 
 /// A column family: fixed at the time of writing the code, never one per tenant, shard or window.
@@ -59,11 +60,15 @@ pub(crate) fn build(options: &Options) -> (rocksdb::Options, Vec<(&'static str, 
     db.set_skip_stats_update_on_db_open(true);
     db.set_max_background_jobs(2);
     db.set_bytes_per_sync(1 << 20);
-    db.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager(options.write_buffer_bytes, false));
+    db.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager(
+        options.write_buffer_bytes,
+        false,
+    ));
     if options.rate_bytes_per_second > 0 {
         db.set_ratelimiter(options.rate_bytes_per_second, 100_000, 10);
     }
-    let families = options.families.iter().map(|family| (family.name, family_options(family, &cache, options)));
+    let families =
+        options.families.iter().map(|family| (family.name, family_options(family, &cache, options)));
     (db, families.collect())
 }
 

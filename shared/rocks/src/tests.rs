@@ -85,7 +85,9 @@ fn a_flipped_byte_is_found() {
     rocks.ingest("plain", &[path]).unwrap();
     drop(rocks);
     let files = std::fs::read_dir(dir.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
-    let stored = files.filter(|path| path.extension().is_some_and(|e| e == "sst")).max_by_key(|p| p.metadata().unwrap().len());
+    let stored = files
+        .filter(|path| path.extension().is_some_and(|e| e == "sst"))
+        .max_by_key(|p| p.metadata().unwrap().len());
     let stored = stored.unwrap();
     let mut bytes = std::fs::read(&stored).unwrap();
     bytes[500] ^= 1;

@@ -4,8 +4,8 @@
 //! as differences or differences of differences. What does not fit that exactly is kept as XORs of neighbours, byte
 //! planes apart, which zstd shrinks. The number of values is the caller's to know.
 
-use tricord_model::codec::{Reader, Writer};
 use tricord_model::STALE_NAN;
+use tricord_model::codec::{Reader, Writer};
 
 use crate::storage::Error;
 
@@ -139,7 +139,8 @@ pub(crate) fn decode(input: &mut Reader<'_>, count: usize) -> Result<Vec<f64>, E
         let mut at = 0;
         for _ in 0..input.count(1)? {
             at += input.u64()? as usize;
-            *values.get_mut(at).ok_or_else(|| Error::corrupt("a stale marker lies outside its column"))? = STALE_NAN;
+            *values.get_mut(at).ok_or_else(|| Error::corrupt("a stale marker lies outside its column"))? =
+                STALE_NAN;
         }
     }
     Ok(values)

@@ -79,7 +79,8 @@ mod tests {
     #[test]
     fn equal_columns_are_stored_once() {
         let mut builder = TimesBuilder::default();
-        let scrape = |shift: i64| (0..120).map(|n| 1_700_000_000_000 + shift + n * 15_000).collect::<Vec<_>>();
+        let scrape =
+            |shift: i64| (0..120).map(|n| 1_700_000_000_000 + shift + n * 15_000).collect::<Vec<_>>();
         let numbers: Vec<u32> = (0..1000).map(|n| builder.number(&scrape(n % 100))).collect();
         assert_eq!((numbers[5], numbers[105], numbers[99]), (5, 5, 99));
         let blocks = builder.finish().unwrap();

@@ -9,6 +9,7 @@ use tricord_model::{Exemplar, Labels, Points, SpanRecord, Tenant, TraceId};
 use tricord_rocks::{Rocks, SortedFile};
 
 use super::Job;
+use crate::storage::Error;
 use crate::storage::block::times::TimesBuilder;
 use crate::storage::block::values::BlockBuilder;
 use crate::storage::block::{pack, postings, spans};
@@ -16,7 +17,6 @@ use crate::storage::head::Mark;
 use crate::storage::head::payload::encode_exemplars;
 use crate::storage::keys::{self, Generation, Section};
 use crate::storage::merge::merge;
-use crate::storage::Error;
 
 /// Series in a block of the index.
 pub(crate) const SERIES_PER_INDEX_BLOCK: u32 = 256;
@@ -210,7 +210,11 @@ fn rows(window_ms: i64, job: &Job) -> BTreeMap<Tenant, Vec<Row>> {
     let mut series: Vec<(&u32, &(Tenant, Labels))> = job.series.iter().collect();
     // Ids ascend in the order of the log: of two ids for equal labels the smaller one's samples came first.
     series.sort_by(|(a_id, (a_tenant, a)), (b_id, (b_tenant, b))| {
-        a_tenant.cmp(b_tenant).then_with(|| a.name().cmp(b.name())).then_with(|| a.cmp(b)).then_with(|| a_id.cmp(b_id))
+        a_tenant
+            .cmp(b_tenant)
+            .then_with(|| a.name().cmp(b.name()))
+            .then_with(|| a.cmp(b))
+            .then_with(|| a_id.cmp(b_id))
     });
     let mut tenants: BTreeMap<Tenant, Vec<Row>> = BTreeMap::new();
     for same in series.chunk_by(|(_, a), (_, b)| a == b) {
@@ -235,7 +239,8 @@ pub(crate) fn sort_exemplars(exemplars: &mut Vec<Exemplar>) {
     exemplars.sort_by(|a, b| {
         a.t_ms.cmp(&b.t_ms).then_with(|| a.value.total_cmp(&b.value)).then_with(|| a.labels.cmp(&b.labels))
     });
-    exemplars.dedup_by(|a, b| a.t_ms == b.t_ms && a.value.to_bits() == b.value.to_bits() && a.labels == b.labels);
+    exemplars
+        .dedup_by(|a, b| a.t_ms == b.t_ms && a.value.to_bits() == b.value.to_bits() && a.labels == b.labels);
 }
 
 fn spans_by_tenant(job: &Job) -> BTreeMap<Tenant, Vec<SpanRecord>> {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use tricord_model::{Labels, Seq, ShardId, Tenant};
 
-use super::head::{Mark, Shard};
 use super::head::part::Part;
+use super::head::{Mark, Shard};
 use super::keys::{self, Generation};
 use super::store::Inner;
 use super::{Error, FlushReport};
@@ -43,7 +43,8 @@ impl Shard {
     fn job(&self, window_ms: i64) -> Option<Job> {
         let window = self.windows.get(&window_ms)?;
         let committed = self.committed;
-        let parts: Vec<_> = window.sealed.iter().take_while(|part| part.through <= committed).cloned().collect();
+        let parts: Vec<_> =
+            window.sealed.iter().take_while(|part| part.through <= committed).cloned().collect();
         let through = parts.last()?.through;
         let mut series = BTreeMap::new();
         let mut tenants = BTreeMap::new();

@@ -90,7 +90,8 @@ impl Column {
 }
 
 fn histogram_bytes(histogram: &FloatHistogram) -> usize {
-    let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len() + histogram.custom_values.len();
+    let buckets =
+        histogram.positive_buckets.len() + histogram.negative_buckets.len() + histogram.custom_values.len();
     let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
     192 + 8 * (buckets + spans)
 }

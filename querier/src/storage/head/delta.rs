@@ -122,7 +122,9 @@ mod tests {
 
     fn float(sample: &Added) -> Option<(i64, i64, f64)> {
         match sample {
-            Added::Total(Sample { t_ms, start_ms, value: Value::Float(value) }) => Some((*start_ms, *t_ms, *value)),
+            Added::Total(Sample { t_ms, start_ms, value: Value::Float(value) }) => {
+                Some((*start_ms, *t_ms, *value))
+            }
             _ => None,
         }
     }

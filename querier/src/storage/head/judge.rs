@@ -72,7 +72,11 @@ impl Shard {
     }
 
     fn judge_series(
-        &mut self, tenant: u32, batch: SeriesBatch, rules: Rules, counts: &mut Counts,
+        &mut self,
+        tenant: u32,
+        batch: SeriesBatch,
+        rules: Rules,
+        counts: &mut Counts,
     ) -> Option<PayloadSeries> {
         let SeriesBatch { labels, mut samples, mut exemplars, delta } = batch;
         if labels.is_empty() {
@@ -121,7 +125,8 @@ impl Shard {
     fn series_id(&mut self, tenant: u32, fingerprint: u128, labels: &Labels, now_ms: i64) -> (u32, bool) {
         let epoch = self.epoch;
         let found = self.registry.find(tenant, fingerprint);
-        if let Some((id, series)) = found.and_then(|id| self.registry.get_mut(id).map(|series| (id, series))) {
+        if let Some((id, series)) = found.and_then(|id| self.registry.get_mut(id).map(|series| (id, series)))
+        {
             series.used_ms = now_ms;
             let introduce = series.announced != epoch || epoch.0 == 0;
             series.announced = epoch;
@@ -137,7 +142,12 @@ impl Shard {
 
     /// Replaces increments by totals; answers the increments that counted.
     fn add_up(
-        &mut self, tenant: u32, fingerprint: u128, labels: &Labels, samples: &mut Vec<Sample>, counts: &mut Counts,
+        &mut self,
+        tenant: u32,
+        fingerprint: u128,
+        labels: &Labels,
+        samples: &mut Vec<Sample>,
+        counts: &mut Counts,
     ) -> Vec<Sample> {
         samples.sort_by_key(|sample| sample.t_ms);
         let id = self.registry.find(tenant, fingerprint);

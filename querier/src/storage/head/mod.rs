@@ -127,7 +127,11 @@ impl Shard {
     }
 
     fn apply_series(
-        &mut self, tenant: u32, series: PayloadSeries, entry: &Entry, applied: &mut Applied,
+        &mut self,
+        tenant: u32,
+        series: PayloadSeries,
+        entry: &Entry,
+        applied: &mut Applied,
     ) -> Result<(), Error> {
         let id = series.id;
         if let Some(labels) = &series.labels {
@@ -196,19 +200,12 @@ impl Shard {
         self.marks.get(&window_ms).and_then(|marks| marks.last()).map_or(Seq(0), |mark| mark.through)
     }
 
-    /// The entry up to which everything is written out or needs no writing.
-    pub(crate) fn floor(&self) -> Seq {
-        let parts = self.windows.values().flat_map(Window::parts);
-        let first = parts.map(|part| Seq(part.from.0 - 1)).min();
-        let held = self.rows.first().map(|seq| Seq(seq.0 - 1));
-        [first, held].into_iter().flatten().fold(self.committed.min(self.applied.seq), Seq::min)
-    }
-
     /// Takes a part out that is on disk now.
     pub(crate) fn written(&mut self, window_ms: i64, mark: Mark) {
         self.marks.entry(window_ms).or_default().push(mark);
         let Some(window) = self.windows.get_mut(&window_ms) else { return };
-        let (done, kept): (Vec<_>, Vec<_>) = window.sealed.drain(..).partition(|part| part.through <= mark.through);
+        let (done, kept): (Vec<_>, Vec<_>) =
+            window.sealed.drain(..).partition(|part| part.through <= mark.through);
         window.sealed = kept;
         if window.is_empty() {
             self.windows.remove(&window_ms);

@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use tricord_model::codec::{Reader, Writer};
 use tricord_model::{
-    Batch, Exemplar, Labels, MetricKind, MetricMetadata, Sample, SpanRecord, Tenant, decode_samples, encode_samples,
+    Batch, Exemplar, Labels, MetricKind, MetricMetadata, Sample, SpanRecord, Tenant, decode_samples,
+    encode_samples,
 };
 
 use crate::storage::Error;

@@ -115,7 +115,14 @@ impl Registry {
     }
 
     /// Puts a series in under an id; answers whether that was new.
-    pub(crate) fn insert(&mut self, id: u32, tenant: u32, labels: &Labels, fingerprint: u128, epoch: Epoch) -> bool {
+    pub(crate) fn insert(
+        &mut self,
+        id: u32,
+        tenant: u32,
+        labels: &Labels,
+        fingerprint: u128,
+        epoch: Epoch,
+    ) -> bool {
         if let Some(known) = self.by_id.get_mut(&id) {
             if known.fingerprint == fingerprint && known.tenant == tenant {
                 known.announced = known.announced.max(epoch);
@@ -145,7 +152,14 @@ impl Registry {
         }
         let labels = labels.clone();
         let series = Series {
-            tenant, labels, fingerprint, announced: epoch, parts: 0, evicted: false, used_ms: i64::MIN, delta: None,
+            tenant,
+            labels,
+            fingerprint,
+            announced: epoch,
+            parts: 0,
+            evicted: false,
+            used_ms: i64::MIN,
+            delta: None,
         };
         self.by_id.insert(id, series);
         true
@@ -156,10 +170,10 @@ impl Registry {
         let Some(series) = self.by_id.get_mut(&id) else { return };
         series.evicted = true;
         let (tenant, fingerprint, parts) = (series.tenant, series.fingerprint, series.parts);
-        if let Some(of) = self.tenants.get_mut(tenant as usize) {
-            if of.by_fingerprint.get(&fingerprint) == Some(&id) {
-                of.by_fingerprint.remove(&fingerprint);
-            }
+        if let Some(of) = self.tenants.get_mut(tenant as usize)
+            && of.by_fingerprint.get(&fingerprint) == Some(&id)
+        {
+            of.by_fingerprint.remove(&fingerprint);
         }
         if parts == 0 {
             self.remove(id);
@@ -226,11 +240,6 @@ impl Registry {
             }
         }
         idle
-    }
-
-    /// All series with their ids.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Series)> {
-        self.by_id.iter().map(|(id, series)| (*id, series))
     }
 
     /// Label names of a tenant with their values and series.

@@ -33,11 +33,6 @@ impl Rows {
         self.evicted.push_back((seq, id));
     }
 
-    /// The first entry whose rows are not on disk.
-    pub(crate) fn first(&self) -> Option<Seq> {
-        self.pending.front().map(|(seq, _)| *seq)
-    }
-
     /// The rows of entries up to one. They stay until [`Rows::written`].
     pub(crate) fn through(&self, seq: Seq) -> impl Iterator<Item = &PendingRow> {
         self.pending.iter().take_while(move |(of, _)| *of <= seq).map(|(_, row)| row)

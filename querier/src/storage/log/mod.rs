@@ -69,7 +69,9 @@ impl Opened {
             let scanned = segment::scan(&*files, &segment.path, at == last)?;
             segment.len = scanned.len;
             for record in &scanned.records {
-                index.replay(segment.number, record).map_err(|why| segment::damaged(&segment.path, record.offset, &why))?;
+                index
+                    .replay(segment.number, record)
+                    .map_err(|why| segment::damaged(&segment.path, record.offset, &why))?;
             }
         }
         Ok(Self { config, files, index, segments })
@@ -96,14 +98,18 @@ impl Opened {
     }
 
     /// Reads each segment again and hands the entries that still count to `visit`, a segment at a time.
-    pub(crate) fn replay(&self, visit: &mut dyn FnMut(Vec<Entry>, u64) -> Result<(), Error>) -> Result<(), Error> {
+    pub(crate) fn replay(
+        &self,
+        visit: &mut dyn FnMut(Vec<Entry>, u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         for segment in &self.segments {
             let bytes = self.files.read(&segment.path)?;
             let mut entries = Vec::new();
             // Behind what counts there may be a torn tail.
             let counts = usize::try_from(segment.len).unwrap_or(usize::MAX).min(bytes.len());
             for record in segment::records(&bytes[..counts]) {
-                let (record, payload) = record.map_err(|(at, why)| segment::damaged(&segment.path, at, why))?;
+                let (record, payload) =
+                    record.map_err(|(at, why)| segment::damaged(&segment.path, at, why))?;
                 if record.kind == Kind::Entry && self.index.holds(&record, segment.number) {
                     entries.push(record.entry(payload));
                 }
@@ -158,7 +164,12 @@ impl Log {
     }
 
     /// Entries after one, at least one when there is any; `None` when some of them are trimmed.
-    pub(crate) fn entries(&self, shard: ShardId, after: Seq, max_bytes: usize) -> Result<Option<Vec<Entry>>, Error> {
+    pub(crate) fn entries(
+        &self,
+        shard: ShardId,
+        after: Seq,
+        max_bytes: usize,
+    ) -> Result<Option<Vec<Entry>>, Error> {
         // Trimming removes files under this lock, so places stay readable while it is held.
         let index = self.shared.index.read();
         let Some(places) = index.places(shard, after, max_bytes) else { return Ok(None) };
@@ -169,7 +180,11 @@ impl Log {
             let (record, payload) =
                 record::parse(&bytes).map_err(|why| segment::damaged(&path, u64::from(place.offset), why))?;
             if record.shard != shard || record.kind != Kind::Entry {
-                return Err(segment::damaged(&path, u64::from(place.offset), "it is the record of another shard"));
+                return Err(segment::damaged(
+                    &path,
+                    u64::from(place.offset),
+                    "it is the record of another shard",
+                ));
             }
             entries.push(record.entry(payload));
         }
@@ -183,7 +198,8 @@ impl Log {
         let removable = closed.len().saturating_sub(keep.saturating_sub(1));
         // Asked before the index is locked: who answers may hold a lock under which the index is read.
         let shards = self.shared.index.read().shards();
-        let done: HashMap<ShardId, Option<Seq>> = shards.into_iter().map(|shard| (shard, done(shard))).collect();
+        let done: HashMap<ShardId, Option<Seq>> =
+            shards.into_iter().map(|shard| (shard, done(shard))).collect();
         let done = |shard: ShardId| done.get(&shard).copied().unwrap_or(Some(Seq(0)));
         let mut index = self.shared.index.write();
         let removed: Vec<u64> =
@@ -199,7 +215,10 @@ impl Log {
         let closed = self.shared.closed_segments();
         let Some(oldest) = closed.first() else { return Vec::new() };
         let held = self.shared.index.read().held_by(*oldest);
-        held.into_iter().filter(|(shard, last)| done(*shard).is_some_and(|done| *last > done)).map(|(shard, _)| shard).collect()
+        held.into_iter()
+            .filter(|(shard, last)| done(*shard).is_some_and(|done| *last > done))
+            .map(|(shard, _)| shard)
+            .collect()
     }
 
     /// Bytes of all segments.
@@ -246,7 +265,9 @@ fn wait(mut waiting: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> 
         match waiting.try_recv() {
             Ok(done) => return done,
             Err(oneshot::error::TryRecvError::Closed) => return gone(),
-            Err(oneshot::error::TryRecvError::Empty) => std::thread::park_timeout(std::time::Duration::from_micros(200)),
+            Err(oneshot::error::TryRecvError::Empty) => {
+                std::thread::park_timeout(std::time::Duration::from_micros(200))
+            }
         }
     }
 }

@@ -94,7 +94,9 @@ pub(crate) fn scan(files: &dyn Files, path: &Path, is_last: bool) -> Result<Scan
     }
     match bytes.first_chunk::<8>() {
         Some(MAGIC) => {}
-        Some(other) if other[..7] == MAGIC[..7] => return Err(Error::NewerFormat { found: other[7].into(), known: 1 }),
+        Some(other) if other[..7] == MAGIC[..7] => {
+            return Err(Error::NewerFormat { found: other[7].into(), known: 1 });
+        }
         _ => return Err(damaged(path, 0, "it does not begin like a log segment")),
     }
     let mut scanned = Scanned { records: Vec::new(), len: MAGIC.len() as u64 };

@@ -208,7 +208,8 @@ fn a_torn_tail_is_cut_at_any_byte() {
     drop(log);
     let full = files.disk.lock().files.values().next().unwrap().bytes.clone();
     let path = segment::path(Path::new("log"), 1);
-    let ends: Vec<usize> = segment::records(&full).map(|r| r.unwrap().0).map(|r| r.offset as usize + r.len as usize).collect();
+    let ends: Vec<usize> =
+        segment::records(&full).map(|r| r.unwrap().0).map(|r| r.offset as usize + r.len as usize).collect();
     for len in 0..full.len() {
         let cut = LossyFiles::default();
         cut.disk.lock().files.insert(path.clone(), Contents { bytes: full[..len].to_vec(), synced: len });
@@ -310,13 +311,16 @@ fn a_newer_segment_is_named_as_such() {
 fn real_files_do_as_well() {
     let dir = tempfile::tempdir().unwrap();
     for round in 0..3u64 {
-        let config = LogConfig { dir: dir.path().join("log"), fsync: FsyncMode::Interval(1), segment_bytes: 500 };
+        let config =
+            LogConfig { dir: dir.path().join("log"), fsync: FsyncMode::Interval(1), segment_bytes: 500 };
         let opened = Opened::open(config, Arc::new(RealFiles)).unwrap();
         let mut count = 0;
-        opened.replay(&mut |entries, _| {
-            count += entries.len() as u64;
-            Ok(())
-        }).unwrap();
+        opened
+            .replay(&mut |entries, _| {
+                count += entries.len() as u64;
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(count, round * 20);
         let log = opened.start(Box::new(Seen::default())).unwrap();
         (1..=20).for_each(|n| log.append_and_wait(vec![entry(0, round * 20 + n)]).unwrap());

@@ -35,7 +35,9 @@ pub(super) enum Work {
 impl Work {
     fn bytes(&self) -> u64 {
         match self {
-            Self::Entries(entries) => entries.iter().map(|e| (e.payload.len() + record::HEADER_BYTES) as u64).sum(),
+            Self::Entries(entries) => {
+                entries.iter().map(|e| (e.payload.len() + record::HEADER_BYTES) as u64).sum()
+            }
             Self::Control(..) | Self::Sync => record::HEADER_BYTES as u64,
         }
     }
@@ -70,7 +72,9 @@ impl Shared {
     pub(super) fn push(&self, submission: Submission) {
         let failed = self.failure();
         let mut queue = self.queue.lock();
-        if let Some(error) = failed.or_else(|| queue.closed.then(|| Error::Closed("it is closing".to_owned()))) {
+        if let Some(error) =
+            failed.or_else(|| queue.closed.then(|| Error::Closed("it is closing".to_owned())))
+        {
             drop(queue);
             // The caller may have gone away, which is its own affair.
             let _ = submission.done.send(Err(error));
@@ -164,17 +168,24 @@ struct Durable {
 }
 
 pub(super) fn start(
-    config: LogConfig, files: Arc<dyn Files>, index: Index, mut segments: Vec<Segment>, sink: Box<dyn Sink>,
+    config: LogConfig,
+    files: Arc<dyn Files>,
+    index: Index,
+    mut segments: Vec<Segment>,
+    sink: Box<dyn Sink>,
 ) -> Result<(Arc<Shared>, Vec<JoinHandle<()>>), Error> {
     let (file, number, len) = match segments.last() {
-        Some(last) if last.len >= MAGIC.len() as u64 => (files.open_at(&last.path, last.len)?, last.number, last.len),
+        Some(last) if last.len >= MAGIC.len() as u64 => {
+            (files.open_at(&last.path, last.len)?, last.number, last.len)
+        }
         last => {
             // Nothing, or a segment that a crash left without its magic.
             let number = last.map_or(1, |last| last.number);
             if let Some(last) = segments.pop() {
                 files.remove(&last.path)?;
             }
-            let segment = Segment { number, path: segment::path(&config.dir, number), len: MAGIC.len() as u64 };
+            let segment =
+                Segment { number, path: segment::path(&config.dir, number), len: MAGIC.len() as u64 };
             let file = begin(&*files, &config.dir, &segment.path)?;
             segments.push(segment);
             (file, number, MAGIC.len() as u64)
@@ -258,13 +269,14 @@ impl Writer {
             refuse(kept, &error);
             return Durable { submissions: Vec::new() };
         }
-        let must_sync = kept.iter().any(|submission| matches!(submission.work, Work::Sync | Work::Control(..)));
-        if must_sync || self.shared.config.fsync == FsyncMode::Always {
-            if let Err(error) = self.sync() {
-                self.shared.fail(&error);
-                refuse(kept, &error);
-                return Durable { submissions: Vec::new() };
-            }
+        let must_sync =
+            kept.iter().any(|submission| matches!(submission.work, Work::Sync | Work::Control(..)));
+        if (must_sync || self.shared.config.fsync == FsyncMode::Always)
+            && let Err(error) = self.sync()
+        {
+            self.shared.fail(&error);
+            refuse(kept, &error);
+            return Durable { submissions: Vec::new() };
         }
         self.publish(places);
         Durable { submissions: kept }

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tricord_model::{ShardId, Tenant};
 
+use super::Error;
 use super::disk::Disk;
 use super::head::{Mark, Shard};
 use super::keys::Generation;
 use super::store::{Cell, Inner};
-use super::Error;
 
 /// A view over some shards of one tenant.
 pub(crate) struct Reader {
@@ -65,7 +65,11 @@ impl Reader {
     }
 
     /// The windows that overlap a range, out of a map by start.
-    fn windows<'a, T>(&self, map: &'a BTreeMap<i64, T>, range: Range) -> impl Iterator<Item = (i64, &'a T)> + use<'a, T> {
+    fn windows<'a, T>(
+        &self,
+        map: &'a BTreeMap<i64, T>,
+        range: Range,
+    ) -> impl Iterator<Item = (i64, &'a T)> + use<'a, T> {
         let first = range.from_ms.saturating_sub(self.inner.config.window_ms - 1);
         map.range(first..=range.until_ms).map(|(window_ms, of)| (*window_ms, of))
     }

@@ -50,7 +50,11 @@ impl Reader {
     /// [`Error::Limit`] when more than `max_samples` would be read, [`Error::Corrupt`] when stored data is damaged,
     /// [`Error::Cancelled`].
     pub(crate) fn select(
-        &self, matchers: &[Matcher], after_ms: i64, until_ms: i64, max_samples: u64,
+        &self,
+        matchers: &[Matcher],
+        after_ms: i64,
+        until_ms: i64,
+        max_samples: u64,
     ) -> Result<Vec<(Labels, Points)>, Error> {
         let from_ms = after_ms.saturating_add(1);
         let Some(range) = self.range(from_ms, until_ms) else { return Ok(Vec::new()) };
@@ -76,7 +80,11 @@ impl Reader {
     }
 
     fn select_head(
-        &self, cell: &Cell, matchers: &[Matcher], range: Range, gathered: &mut Gathered,
+        &self,
+        cell: &Cell,
+        matchers: &[Matcher],
+        range: Range,
+        gathered: &mut Gathered,
     ) -> Result<Vec<Generation>, Error> {
         let shard = cell.state.read();
         let generations = self.generations(&shard, range, |mark| mark.samples > 0);
@@ -101,7 +109,12 @@ impl Reader {
     }
 
     fn select_disk(
-        &self, cell: &Cell, of: Generation, matchers: &[Matcher], range: Range, gathered: &mut Gathered,
+        &self,
+        cell: &Cell,
+        of: Generation,
+        matchers: &[Matcher],
+        range: Range,
+        gathered: &mut Gathered,
     ) -> Result<(), Error> {
         let disk = self.disk(of, cell.id);
         let ids = disk.select(matchers)?;
@@ -124,7 +137,11 @@ impl Reader {
     /// # Errors
     /// [`Error::Corrupt`] when stored data is damaged, [`Error::Cancelled`].
     pub(crate) fn exemplars(
-        &self, matchers: &[Vec<Matcher>], start_ms: i64, end_ms: i64, limit: u64,
+        &self,
+        matchers: &[Vec<Matcher>],
+        start_ms: i64,
+        end_ms: i64,
+        limit: u64,
     ) -> Result<Vec<(Labels, Vec<Exemplar>)>, Error> {
         let Some(range) = self.range(start_ms, end_ms) else { return Ok(Vec::new()) };
         let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
@@ -143,7 +160,11 @@ impl Reader {
     }
 
     fn cell_exemplars(
-        &self, cell: &Cell, matchers: &[Matcher], range: Range, found: &mut BTreeMap<Labels, Vec<Exemplar>>,
+        &self,
+        cell: &Cell,
+        matchers: &[Matcher],
+        range: Range,
+        found: &mut BTreeMap<Labels, Vec<Exemplar>>,
     ) -> Result<(), Error> {
         let generations = {
             let shard = cell.state.read();
@@ -153,7 +174,10 @@ impl Reader {
                     for (_, window) in self.windows(&shard.windows, range) {
                         let columns = window.parts().filter_map(|part| part.columns.get(&id));
                         for column in columns.filter(|column| !column.exemplars.is_empty()) {
-                            found.entry(series.labels.clone()).or_default().extend(column.exemplars.iter().cloned());
+                            found
+                                .entry(series.labels.clone())
+                                .or_default()
+                                .extend(column.exemplars.iter().cloned());
                         }
                     }
                 }

@@ -9,12 +9,12 @@ use tricord_model::{Labels, METRIC_NAME, Matcher, MetricMetadata};
 
 use super::samples::{alternatives, bound};
 use super::{Range, Reader};
+use crate::storage::Error;
 use crate::storage::block::postings;
-use crate::storage::head::part::Window;
 use crate::storage::head::Shard;
+use crate::storage::head::part::Window;
 use crate::storage::keys::Generation;
 use crate::storage::store::Cell;
-use crate::storage::Error;
 
 impl Reader {
     /// Label sets of series that satisfy any of the alternatives (all series where none is given) and that have
@@ -23,7 +23,11 @@ impl Reader {
     /// # Errors
     /// [`Error::Corrupt`] when stored data is damaged, [`Error::Cancelled`].
     pub(crate) fn series(
-        &self, matchers: &[Vec<Matcher>], start_ms: i64, end_ms: i64, limit: u64,
+        &self,
+        matchers: &[Vec<Matcher>],
+        start_ms: i64,
+        end_ms: i64,
+        limit: u64,
     ) -> Result<Vec<Labels>, Error> {
         let Some(range) = self.range(start_ms, end_ms) else { return Ok(Vec::new()) };
         let mut found = BTreeSet::new();
@@ -52,7 +56,11 @@ impl Reader {
     /// # Errors
     /// As [`Reader::series`].
     pub(crate) fn label_names(
-        &self, matchers: &[Vec<Matcher>], start_ms: i64, end_ms: i64, limit: u64,
+        &self,
+        matchers: &[Vec<Matcher>],
+        start_ms: i64,
+        end_ms: i64,
+        limit: u64,
     ) -> Result<Vec<String>, Error> {
         let mut names = BTreeSet::new();
         self.pairs(None, matchers, start_ms, end_ms, &mut |name, _| {
@@ -68,7 +76,12 @@ impl Reader {
     /// # Errors
     /// As [`Reader::series`].
     pub(crate) fn label_values(
-        &self, name: &str, matchers: &[Vec<Matcher>], start_ms: i64, end_ms: i64, limit: u64,
+        &self,
+        name: &str,
+        matchers: &[Vec<Matcher>],
+        start_ms: i64,
+        end_ms: i64,
+        limit: u64,
     ) -> Result<Vec<String>, Error> {
         let mut values = BTreeSet::new();
         self.pairs(Some(name), matchers, start_ms, end_ms, &mut |_, value| {
@@ -81,7 +94,11 @@ impl Reader {
 
     /// Visits pairs of label name and value of matching series, some of them more than once.
     fn pairs(
-        &self, only: Option<&str>, matchers: &[Vec<Matcher>], start_ms: i64, end_ms: i64,
+        &self,
+        only: Option<&str>,
+        matchers: &[Vec<Matcher>],
+        start_ms: i64,
+        end_ms: i64,
         visit: &mut dyn FnMut(&str, &str),
     ) -> Result<(), Error> {
         let Some(range) = self.range(start_ms, end_ms) else { return Ok(()) };
@@ -117,11 +134,17 @@ impl Reader {
     }
 
     fn head_pairs(
-        &self, shard: &Shard, only: Option<&str>, matchers: &[Vec<Matcher>], range: Range,
+        &self,
+        shard: &Shard,
+        only: Option<&str>,
+        matchers: &[Vec<Matcher>],
+        range: Range,
         visit: &mut dyn FnMut(&str, &str),
     ) {
         let ids = self.in_head(shard, matchers, range);
-        let Some(tenant) = shard.registry.find_tenant(&self.tenant).filter(|_| !ids.is_empty()) else { return };
+        let Some(tenant) = shard.registry.find_tenant(&self.tenant).filter(|_| !ids.is_empty()) else {
+            return;
+        };
         let Some(names) = shard.registry.postings(tenant) else { return };
         let bounds = match only {
             Some(name) => (Bound::Included(name), Bound::Included(name)),
@@ -140,11 +163,17 @@ impl Reader {
         let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return RoaringBitmap::new() };
         let all = alternatives(matchers).map(|matchers| shard.registry.select(tenant, matchers));
         let all = all.fold(RoaringBitmap::new(), |all, ids| all | ids);
-        let has = |id: u32| windows.iter().any(|window| window.parts().any(|part| part.columns.contains_key(&id)));
+        let has =
+            |id: u32| windows.iter().any(|window| window.parts().any(|part| part.columns.contains_key(&id)));
         all.into_iter().filter(|id| has(*id)).collect()
     }
 
-    fn on_disk(&self, cell: &Cell, of: Generation, matchers: &[Vec<Matcher>]) -> Result<RoaringBitmap, Error> {
+    fn on_disk(
+        &self,
+        cell: &Cell,
+        of: Generation,
+        matchers: &[Vec<Matcher>],
+    ) -> Result<RoaringBitmap, Error> {
         let disk = self.disk(of, cell.id);
         let mut all = RoaringBitmap::new();
         for matchers in alternatives(matchers) {
@@ -163,7 +192,8 @@ impl Reader {
             self.check_cancel()?;
             let shard = cell.state.read();
             let from = (self.tenant.clone(), family.to_owned());
-            let of_tenant = shard.metadata.range(from..).take_while(|((tenant, _), _)| *tenant == self.tenant);
+            let of_tenant =
+                shard.metadata.range(from..).take_while(|((tenant, _), _)| *tenant == self.tenant);
             for ((_, name), metadata) in of_tenant {
                 if !family.is_empty() && name != family {
                     break;
@@ -239,7 +269,10 @@ impl Counts {
             min_ms: if is_empty { 0 } else { self.min_ms },
             max_ms: if is_empty { 0 } else { self.max_ms },
             by_pair: highest(pairs.collect(), top),
-            values_by_label: highest(self.values.iter().map(|(n, v)| (n.clone(), v.len() as u64)).collect(), top),
+            values_by_label: highest(
+                self.values.iter().map(|(n, v)| (n.clone(), v.len() as u64)).collect(),
+                top,
+            ),
             bytes_by_label: highest(self.values.iter().map(|(n, v)| (n.clone(), bytes(v))).collect(), top),
             by_metric: highest(self.by_metric.into_iter().collect(), top),
         }

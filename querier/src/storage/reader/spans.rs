@@ -57,7 +57,10 @@ impl Reader {
     /// # Errors
     /// [`Error::Corrupt`] when stored data is damaged, [`Error::Cancelled`].
     pub(crate) fn scan_spans(
-        &self, start_ns: u64, end_ns: u64, visit: &mut dyn FnMut(&SpanRecord) -> ControlFlow<()>,
+        &self,
+        start_ns: u64,
+        end_ns: u64,
+        visit: &mut dyn FnMut(&SpanRecord) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let (from_ms, until_ms) = milliseconds(start_ns, end_ns);
         let Some(range) = self.range(from_ms, until_ms) else { return Ok(()) };
@@ -94,7 +97,11 @@ impl Reader {
     }
 
     fn span_sources<'a>(
-        &self, cell: &'a Cell, range: Range, (start_ns, end_ns): (u64, u64), windows: &mut BTreeMap<i64, Vec<Source<'a>>>,
+        &self,
+        cell: &'a Cell,
+        range: Range,
+        (start_ns, end_ns): (u64, u64),
+        windows: &mut BTreeMap<i64, Vec<Source<'a>>>,
     ) {
         let shard = cell.state.read();
         for of in self.generations(&shard, range, |mark| mark.spans > 0) {

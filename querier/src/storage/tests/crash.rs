@@ -112,7 +112,10 @@ fn uncommitted_entries_are_seen_but_not_written_out() {
 #[test]
 fn damaged_files_of_a_window_are_reported() {
     let mut node = Node::new();
-    node.write(0, batch((0..2000).map(|n| series("a", n, &[(T0, f64::from(n) * 0.37), (T0 + 7, 1.0)])).collect()));
+    node.write(
+        0,
+        batch((0..2000).map(|n| series("a", n, &[(T0, f64::from(n) * 0.37), (T0 + 7, 1.0)])).collect()),
+    );
     node.store().flush().unwrap();
     node.store = None;
     let rocks = node.config.dir.join("rocks");

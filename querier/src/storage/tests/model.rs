@@ -61,7 +61,8 @@ fn run(node: &mut Node, model: &mut Model, step: &Step) {
             }
         }
         Step::Move(shard) => {
-            let fresh = Node::with(|config| *config = StoreConfig { dir: config.dir.clone(), ..node.config.clone() });
+            let fresh =
+                Node::with(|config| *config = StoreConfig { dir: config.dir.clone(), ..node.config.clone() });
             for id in 0..3 {
                 let (position, mut chunks) = node.store().snapshot(ShardId(id)).unwrap();
                 fresh.store().install(ShardId(id), position, &mut chunks).unwrap();

@@ -18,7 +18,8 @@ fn replicate(from: &Node, to: &Node, shard: u32) {
 
 fn fill(node: &Node, shard: u32, rounds: std::ops::Range<i64>) {
     for n in rounds {
-        let list = (0..5).map(|i| series("a", i, &[(T0 + n * 1000, n as f64), (T0 - WINDOW + n, 0.5)])).collect();
+        let list =
+            (0..5).map(|i| series("a", i, &[(T0 + n * 1000, n as f64), (T0 - WINDOW + n, 0.5)])).collect();
         let spans = vec![span(n as u8, 1, T0 + n)];
         node.write(shard, Batch { series: list, spans, ..Batch::default() });
     }

@@ -15,7 +15,10 @@ fn matcher(name: &str, op: MatchOp, value: &str) -> Matcher {
 #[test]
 fn samples_come_back_from_memory_and_disk() {
     let mut node = Node::new();
-    node.write(0, batch(vec![series("up", 1, &[(T0, 1.0), (T0 + 15_000, -0.0)]), series("up", 2, &[(T0, 0.1)])]));
+    node.write(
+        0,
+        batch(vec![series("up", 1, &[(T0, 1.0), (T0 + 15_000, -0.0)]), series("up", 2, &[(T0, 0.1)])]),
+    );
     node.write(1, batch(vec![series("up", 3, &[(T0 + 5, STALE_NAN)])]));
     let before = node.select(&[]);
     assert_eq!(before.len(), 3);
@@ -54,7 +57,12 @@ fn the_first_value_of_a_time_stays_wherever_the_second_arrives() {
 #[test]
 fn everything_that_belongs_to_a_sample_is_kept() {
     let mut node = Node::new();
-    let histogram = Arc::new(FloatHistogram { count: 3.0, sum: 0.1, positive_buckets: vec![], ..FloatHistogram::default() });
+    let histogram = Arc::new(FloatHistogram {
+        count: 3.0,
+        sum: 0.1,
+        positive_buckets: vec![],
+        ..FloatHistogram::default()
+    });
     let samples = vec![
         Sample { t_ms: T0, start_ms: T0 - 5, value: Value::Histogram(histogram) },
         Sample { t_ms: T0 + 1, start_ms: T0 - 5, value: Value::Float(f64::from_bits(0x7ff8_dead_beef_0001)) },
@@ -65,7 +73,8 @@ fn everything_that_belongs_to_a_sample_is_kept() {
     let mut written = series("x", 1, &[]);
     written.samples = samples.clone();
     written.exemplars = vec![exemplar(T0 + 1), exemplar(T0), exemplar(T0)];
-    let whole = Batch { series: vec![written], metadata: vec![("x".into(), metadata.clone())], spans: vec![] };
+    let whole =
+        Batch { series: vec![written], metadata: vec![("x".into(), metadata.clone())], spans: vec![] };
     let counts = node.write(0, whole);
     assert_eq!((counts.samples, counts.histograms, counts.exemplars), (2, 1, 3));
     for _ in 0..2 {
@@ -86,7 +95,10 @@ fn everything_that_belongs_to_a_sample_is_kept() {
 fn matchers_mean_the_same_in_memory_and_on_disk() {
     let node = Node::new();
     let mut list: Vec<SeriesBatch> = (0..300).map(|n| series("m", n, &[(T0, f64::from(n))])).collect();
-    list.push(SeriesBatch { labels: Labels::from_pairs([("__name__", "bare")]), ..series("", 0, &[(T0, 1.0)]) });
+    list.push(SeriesBatch {
+        labels: Labels::from_pairs([("__name__", "bare")]),
+        ..series("", 0, &[(T0, 1.0)])
+    });
     node.write(0, batch(list));
     let cases = [
         (vec![matcher("instance", MatchOp::Equal, "7")], 1),
@@ -110,7 +122,10 @@ fn matchers_mean_the_same_in_memory_and_on_disk() {
         assert_eq!(reader.label_names(&[], T0, T0, 0).unwrap(), ["__name__", "instance", "job"]);
         assert_eq!(reader.label_values("__name__", &[], T0, T0, 0).unwrap(), ["bare", "m"]);
         assert_eq!(reader.label_values("instance", &[], T0, T0, 3).unwrap(), ["0", "1", "10"]);
-        let some = [vec![matcher("instance", MatchOp::Regex, "5|6")], vec![matcher("instance", MatchOp::Equal, "9")]];
+        let some = [
+            vec![matcher("instance", MatchOp::Regex, "5|6")],
+            vec![matcher("instance", MatchOp::Equal, "9")],
+        ];
         assert_eq!(reader.label_values("instance", &some, T0, T0, 0).unwrap(), ["5", "6", "9"]);
         let series = reader.series(&some, T0, T0, 0).unwrap();
         assert_eq!(series, [labels("m", 5), labels("m", 6), labels("m", 9)]);
@@ -162,11 +177,18 @@ fn bounds_of_time_and_samples_are_kept() {
 #[test]
 fn what_is_too_old_or_too_new_is_refused_with_reasons() {
     let node = Node::with(|config| config.retention_ms = Some(86_400_000));
-    let counts = node.write(0, Batch {
-        series: vec![series("a", 1, &[(NOW - 86_400_001, 1.0), (NOW, 2.0), (NOW + 600_001, 3.0), (i64::MAX, 4.0)])],
-        spans: vec![span(1, 1, NOW), span(1, 2, NOW - 86_400_001)],
-        ..Batch::default()
-    });
+    let counts = node.write(
+        0,
+        Batch {
+            series: vec![series(
+                "a",
+                1,
+                &[(NOW - 86_400_001, 1.0), (NOW, 2.0), (NOW + 600_001, 3.0), (i64::MAX, 4.0)],
+            )],
+            spans: vec![span(1, 1, NOW), span(1, 2, NOW - 86_400_001)],
+            ..Batch::default()
+        },
+    );
     assert_eq!((counts.samples, counts.rejected_samples), (1, 3));
     assert_eq!((counts.spans, counts.rejected_spans), (1, 1));
     assert!(counts.reasons[0].contains("retention ends"), "{:?}", counts.reasons);
@@ -193,8 +215,16 @@ fn increments_are_added_up_once_even_over_a_restart() {
     let mut node = Node::new();
     node.store().store_epoch(ShardId(0), Epoch(1)).unwrap();
     let delta = |points: &[(i64, i64, f64)]| {
-        let sample = |(start_ms, t_ms, v): &(i64, i64, f64)| Sample { t_ms: *t_ms, start_ms: *start_ms, value: Value::Float(*v) };
-        batch(vec![SeriesBatch { samples: points.iter().map(sample).collect(), delta: true, ..series("d", 1, &[]) }])
+        let sample = |(start_ms, t_ms, v): &(i64, i64, f64)| Sample {
+            t_ms: *t_ms,
+            start_ms: *start_ms,
+            value: Value::Float(*v),
+        };
+        batch(vec![SeriesBatch {
+            samples: points.iter().map(sample).collect(),
+            delta: true,
+            ..series("d", 1, &[])
+        }])
     };
     node.write(0, delta(&[(T0, T0 + 10, 1.0), (T0 + 10, T0 + 20, 2.0)]));
     assert_eq!(node.write(0, delta(&[(T0 + 10, T0 + 20, 2.0)])).duplicates, 1);
@@ -210,7 +240,8 @@ fn increments_are_added_up_once_even_over_a_restart() {
         }
     }
     let found = node.all();
-    let expected = [(T0 + 10, 1.0), (T0 + 20, 3.0), (T0 + 30, 7.0), (T0 + 40, 11.0), (T0 + 50, 15.0), (T0 + 60, 19.0)];
+    let expected =
+        [(T0 + 10, 1.0), (T0 + 20, 3.0), (T0 + 30, 7.0), (T0 + 40, 11.0), (T0 + 50, 15.0), (T0 + 60, 19.0)];
     assert_eq!(floats(&found[&labels("d", 1)]), expected);
     assert!(found[&labels("d", 1)].iter().all(|sample| sample.start_ms == T0));
 }
@@ -218,7 +249,8 @@ fn increments_are_added_up_once_even_over_a_restart() {
 #[test]
 fn spans_are_found_by_trace_and_by_time() {
     let mut node = Node::new();
-    let spans: Vec<SpanRecord> = (0..40).flat_map(|trace| (0..5).map(move |id| span(trace, id, T0 + i64::from(trace)))).collect();
+    let spans: Vec<SpanRecord> =
+        (0..40).flat_map(|trace| (0..5).map(move |id| span(trace, id, T0 + i64::from(trace)))).collect();
     node.write(0, Batch { spans: spans.clone(), ..Batch::default() });
     // Sent again, and a late one of a trace that is there.
     node.write(0, Batch { spans: spans[..10].to_vec(), ..Batch::default() });
@@ -283,7 +315,12 @@ fn memory_is_bounded_by_early_flushes_and_then_by_refusing() {
         let store = node.store();
         match store.judge(ShardId(0), &Tenant::default(), wide(round), NOW) {
             Ok(judged) => {
-                let entry = Entry { shard: ShardId(0), seq: Seq(round as u64 + 1), epoch: Epoch(1), payload: judged.payload };
+                let entry = Entry {
+                    shard: ShardId(0),
+                    seq: Seq(round as u64 + 1),
+                    epoch: Epoch(1),
+                    payload: judged.payload,
+                };
                 store.append(vec![entry]).blocking_recv().unwrap().unwrap();
                 store.commit(ShardId(0), Seq(round as u64 + 1));
             }
@@ -294,7 +331,7 @@ fn memory_is_bounded_by_early_flushes_and_then_by_refusing() {
         }
     }
     let (round, error) = refused.expect("the bound is reached");
-    assert!(matches!(error, Error::Overloaded { .. }) && error.retryable());
+    assert!(matches!(error, Error::Overloaded { .. }) && tricord_wire::Error::from(error).retryable());
     assert!(node.store().maintain(NOW).unwrap().windows > 0, "the open window is written early");
     assert!(node.store().memory() < 1 << 20, "{}", node.store().memory());
     node.store().judge(ShardId(0), &Tenant::default(), wide(round), NOW).unwrap();
@@ -309,7 +346,11 @@ fn old_windows_are_written_by_maintenance_and_the_log_is_trimmed() {
     });
     let minutes = |n: i64| T0 + n * 60_000;
     for n in 0..120 {
-        node.append(0, batch((0..20).map(|i| series("a", i, &[(minutes(n), n as f64)])).collect()), minutes(n));
+        node.append(
+            0,
+            batch((0..20).map(|i| series("a", i, &[(minutes(n), n as f64)])).collect()),
+            minutes(n),
+        );
         node.append(1, batch(vec![series("idle", 1, &[(T0, 1.0)])]), minutes(n));
     }
     for shard in 0..2 {
