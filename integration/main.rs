@@ -2,6 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a story that cannot go on ends here")]
 
+mod debian_prometheus;
+mod failover;
+mod grafana;
+mod hostile;
 mod layering;
+mod otel_sdk;
 mod single_process;
 mod starting;
+mod upstream_cases;

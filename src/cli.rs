@@ -80,7 +80,8 @@ fn config_file() -> Arg {
 /// same flags) but are not shown.
 fn with_settings(command: Command, settings: &[Setting], role: &str) -> Command {
     let section = if role == "metadata" { "metadata_service" } else { role };
-    let mut command = command.arg(config_file());
+    // A later flag wins, so that scripts can append to a given command line.
+    let mut command = command.args_override_self(true).arg(config_file());
     for setting in settings {
         let own = setting.section().is_none_or(|of| role == "all" || of == section);
         command = command.arg(flag(setting).hide(!own).hide_short_help(setting.section().is_some()));
