@@ -25,15 +25,16 @@ async fn keeps_what_it_acknowledged() -> Result<()> {
     tricord.restart().await?;
     assert_eq!(client.value("greetings_total", None).await?, 41.0, "after SIGTERM and a start");
 
-    let series = |n: i64| RemoteSeries::new("serial", &[("writer", "a")]).at(now_ms(), n as f64);
+    // Times of their own: of two samples for one millisecond only the first would count.
+    let start = now_ms() - 1_000;
+    let series = |n: i64| RemoteSeries::new("serial", &[("writer", "a")]).at(start + n, n as f64);
     for n in 0..20 {
         client.remote_write(&[series(n)]).await?;
     }
-    let before = now_ms();
     tricord.kill().await?;
     tricord.restart().await?;
     assert_eq!(client.value("max_over_time(serial[5m])", None).await?, 19.0, "after kill -9 and a start");
-    assert_eq!(client.value("count_over_time(serial[5m])", None).await?, 20.0, "written within {before} ms");
+    assert_eq!(client.value("count_over_time(serial[5m])", None).await?, 20.0);
     Ok(())
 }
 
