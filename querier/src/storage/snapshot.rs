@@ -85,6 +85,7 @@ impl Store {
         let mut ranges = VecDeque::new();
         let (position, base) = {
             let state = cell.state.read();
+            state.check()?;
             let seq = state.committed.min(state.applied.seq).max(state.base.seq);
             for (window_ms, marks) in &state.marks {
                 for mark in marks {

@@ -168,6 +168,7 @@ impl Inner {
 
     /// Puts a shard's rows into a batch; answers up to where they go and the new base, or `None` when nothing is new.
     fn collect_rows(&self, shard: &Shard, batch: &mut tricord_rocks::Batch<'_>) -> Option<(Seq, Position)> {
+        shard.check().ok()?;
         let through = shard.committed.min(shard.applied.seq);
         let before = batch.size_bytes();
         shard.rows.through(through).for_each(|row| put_row(batch, shard, row));

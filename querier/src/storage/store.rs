@@ -110,13 +110,21 @@ impl Inner {
         self.log.get().map_or(Ok(()), |log| log.sync())
     }
 
-    /// Applies an entry to its shard's head.
+    /// Applies an entry to its shard's head. Where that fails the shard alone is fenced.
     pub(crate) fn apply(&self, entry: &Entry) -> Result<(), Error> {
         // A shard dropped meanwhile needs nothing.
         let Some(cell) = self.find(entry.shard) else { return Ok(()) };
         let (applied, bytes) = {
             let mut shard = cell.state.write();
-            let applied = shard.apply(entry)?;
+            shard.check()?;
+            let applied = match shard.apply(entry) {
+                Ok(applied) => applied,
+                Err(error) => {
+                    tracing::error!(%error, "the shard is fenced until it is copied again from another replica");
+                    shard.damage = Some(error.clone());
+                    return Err(error);
+                }
+            };
             (applied, shard.bytes() as u64)
         };
         cell.bytes.store(bytes, Ordering::Relaxed);
@@ -227,8 +235,9 @@ impl Store {
         }
         let StoreConfig { retention_ms, future_ms, .. } = self.inner.config;
         let cell = self.inner.cell(shard)?;
-        let judged = cell.state.write().judge(tenant, batch, Rules { retention_ms, future_ms, now_ms });
-        Ok(judged)
+        let mut state = cell.state.write();
+        state.check()?;
+        Ok(state.judge(tenant, batch, Rules { retention_ms, future_ms, now_ms }))
     }
 
     /// Appends entries of any mix of shards to the log; resolves when they are durable and applied. Entries of a shard

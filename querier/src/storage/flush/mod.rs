@@ -41,7 +41,7 @@ impl Shard {
 
     /// Sealed parts of a window that are committed, with what is needed to write them.
     fn job(&self, window_ms: i64) -> Option<Job> {
-        let window = self.windows.get(&window_ms)?;
+        let window = self.windows.get(&window_ms).filter(|_| self.damage.is_none())?;
         let committed = self.committed;
         let parts: Vec<_> =
             window.sealed.iter().take_while(|part| part.through <= committed).cloned().collect();
@@ -68,6 +68,9 @@ impl Inner {
         let cells = self.cells();
         for cell in &cells {
             let mut shard = cell.state.write();
+            if shard.damage.is_some() {
+                continue;
+            }
             shard.seal(choose);
             for (window_ms, window) in &shard.windows {
                 if !window.sealed.is_empty() {

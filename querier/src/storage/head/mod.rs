@@ -58,6 +58,8 @@ pub(crate) struct Shard {
     pub(crate) rows: Rows,
     /// Series that the primary may have forgotten.
     pub(crate) evictable: Vec<u32>,
+    /// Why the shard cannot be used: an entry could not be applied. Its other replicas have what it lacks.
+    pub(crate) damage: Option<Error>,
     /// When idle series were last looked for.
     pub(crate) scanned_ms: Option<i64>,
     /// Bytes of all parts.
@@ -76,6 +78,11 @@ impl Shard {
     /// An empty shard whose log begins after `base`.
     pub(crate) fn new(id: ShardId, base: Position, epoch: Epoch, window_len_ms: i64) -> Self {
         Self { id, base, applied: base, committed: base.seq, epoch, window_len_ms, ..Self::default() }
+    }
+
+    /// Refuses the use of a shard that is damaged.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.damage.clone().map_or(Ok(()), Err)
     }
 
     /// An estimate of the memory that it takes, in bytes.

@@ -29,7 +29,7 @@ use writer::{Shared, Submission, Work};
 
 /// What the log hands over once it is durable, in log order.
 pub(crate) trait Sink: Send + 'static {
-    /// Applies an entry.
+    /// Applies an entry; an error goes to who appended it.
     fn apply(&mut self, entry: &Entry) -> Result<(), Error>;
 }
 

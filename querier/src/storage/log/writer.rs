@@ -209,10 +209,9 @@ pub(super) fn start(
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
         thread.map_err(|error| Error::Io(format!("cannot start a thread: {error}")))
     };
-    let applier = Arc::clone(&shared);
     let threads = vec![
         spawn("log-write", Box::new(move || writer.run(&sender)))?,
-        spawn("log-apply", Box::new(move || apply(&applier, &receiver, sink)))?,
+        spawn("log-apply", Box::new(move || apply(&receiver, sink)))?,
     ];
     Ok((shared, threads))
 }
@@ -387,16 +386,14 @@ fn refuse(submissions: Vec<Submission>, error: &Error) {
     }
 }
 
-fn apply(shared: &Shared, batches: &Receiver<Durable>, mut sink: Box<dyn Sink>) {
+fn apply(batches: &Receiver<Durable>, mut sink: Box<dyn Sink>) {
     while let Ok(durable) = batches.recv() {
         for Submission { work, done } in durable.submissions {
             let applied = match &work {
                 Work::Entries(entries) => entries.iter().try_for_each(|entry| sink.apply(entry)),
                 Work::Control(..) | Work::Sync => Ok(()),
             };
-            if let Err(error) = &applied {
-                shared.fail(error);
-            }
+            // Durable all the same: what it means for the shard is the sink's to remember.
             let _ = done.send(applied);
         }
     }

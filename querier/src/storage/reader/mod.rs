@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::RwLockReadGuard;
 use tricord_model::{ShardId, Tenant};
 
 use super::Error;
@@ -56,6 +57,13 @@ impl Reader {
 
     fn check_cancel(&self) -> Result<(), Error> {
         if self.cancel.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// Takes a shard's lock for reading; a damaged shard is an error, never less data.
+    fn read<'c>(&self, cell: &'c Cell) -> Result<RwLockReadGuard<'c, Shard>, Error> {
+        let shard = cell.state.read();
+        shard.check()?;
+        Ok(shard)
     }
 
     /// The part of a range that is not past retention; `None` when nothing is left.

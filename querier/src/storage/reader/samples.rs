@@ -86,7 +86,7 @@ impl Reader {
         range: Range,
         gathered: &mut Gathered,
     ) -> Result<Vec<Generation>, Error> {
-        let shard = cell.state.read();
+        let shard = self.read(cell)?;
         let generations = self.generations(&shard, range, |mark| mark.samples > 0);
         let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return Ok(generations) };
         let windows: Vec<_> = self.windows(&shard.windows, range).collect();
@@ -167,7 +167,7 @@ impl Reader {
         found: &mut BTreeMap<Labels, Vec<Exemplar>>,
     ) -> Result<(), Error> {
         let generations = {
-            let shard = cell.state.read();
+            let shard = self.read(cell)?;
             if let Some(tenant) = shard.registry.find_tenant(&self.tenant) {
                 for id in shard.registry.select(tenant, matchers) {
                     let Some(series) = shard.registry.get(id) else { continue };

@@ -33,7 +33,7 @@ impl Reader {
         let mut found = BTreeSet::new();
         for cell in &self.cells {
             let generations = {
-                let shard = cell.state.read();
+                let shard = self.read(cell)?;
                 for id in self.in_head(&shard, matchers, range) {
                     found.extend(shard.registry.get(id).map(|series| series.labels.clone()));
                 }
@@ -104,7 +104,7 @@ impl Reader {
         let Some(range) = self.range(start_ms, end_ms) else { return Ok(()) };
         for cell in &self.cells {
             let generations = {
-                let shard = cell.state.read();
+                let shard = self.read(cell)?;
                 self.head_pairs(&shard, only, matchers, range, visit);
                 self.generations(&shard, range, |mark| mark.samples > 0)
             };
@@ -190,7 +190,7 @@ impl Reader {
         let mut found: BTreeMap<String, Vec<MetricMetadata>> = BTreeMap::new();
         for cell in &self.cells {
             self.check_cancel()?;
-            let shard = cell.state.read();
+            let shard = self.read(cell)?;
             let from = (self.tenant.clone(), family.to_owned());
             let of_tenant =
                 shard.metadata.range(from..).take_while(|((tenant, _), _)| *tenant == self.tenant);
@@ -220,7 +220,8 @@ impl Reader {
         let mut counts = Counts { min_ms: i64::MAX, max_ms: i64::MIN, ..Counts::default() };
         for cell in &self.cells {
             self.check_cancel()?;
-            counts.add(&cell.state.read(), self);
+            let shard = self.read(cell)?;
+            counts.add(&shard, self);
         }
         Ok(counts.finish(top))
     }

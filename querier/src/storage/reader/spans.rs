@@ -29,7 +29,7 @@ impl Reader {
         let mut found = Vec::new();
         for cell in &self.cells {
             let generations = {
-                let shard = cell.state.read();
+                let shard = self.read(cell)?;
                 if let Some(tenant) = shard.registry.find_tenant(&self.tenant) {
                     let parts = self.windows(&shard.windows, range).flat_map(|(_, window)| window.parts());
                     let spans = parts.filter_map(|part| part.spans.get(&tenant)?.get(id));
@@ -67,7 +67,7 @@ impl Reader {
         let mut windows: BTreeMap<i64, Vec<Source<'_>>> = BTreeMap::new();
         for cell in &self.cells {
             self.check_cancel()?;
-            self.span_sources(cell, range, (start_ns, end_ns), &mut windows);
+            self.span_sources(cell, range, (start_ns, end_ns), &mut windows)?;
         }
         // Newest first.
         while let Some((_, sources)) = windows.pop_last() {
@@ -102,12 +102,12 @@ impl Reader {
         range: Range,
         (start_ns, end_ns): (u64, u64),
         windows: &mut BTreeMap<i64, Vec<Source<'a>>>,
-    ) {
-        let shard = cell.state.read();
+    ) -> Result<(), Error> {
+        let shard = self.read(cell)?;
         for of in self.generations(&shard, range, |mark| mark.spans > 0) {
             windows.entry(of.window_ms).or_default().push(Source::Disk(cell, of));
         }
-        let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return };
+        let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return Ok(()) };
         for (window_ms, window) in self.windows(&shard.windows, range) {
             let mut spans = head_spans(window, tenant);
             spans.retain(|span| self.shows(span, start_ns, end_ns));
@@ -116,6 +116,7 @@ impl Reader {
                 windows.entry(window_ms).or_default().push(Source::Head(spans));
             }
         }
+        Ok(())
     }
 }
 

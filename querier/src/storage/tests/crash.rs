@@ -147,3 +147,31 @@ fn directories_of_other_builds_and_in_use_are_refused() {
     assert!(matches!(node.open(), Err(Error::Corrupt(_))));
     assert!(node.dir.path().exists());
 }
+
+#[test]
+fn an_entry_that_cannot_be_applied_fences_its_shard_alone() {
+    let (mut node, source) = (Node::new(), Node::new());
+    for node in [&node, &source] {
+        node.write(0, batch(vec![series("a", 1, &[(T0, 1.0)])]));
+        node.write(1, batch(vec![series("b", 1, &[(T0, 1.0)])]));
+    }
+    let garbage = Bytes::from_static(b"garbage");
+    let entry = Entry { shard: ShardId(0), seq: Seq(2), epoch: Epoch(1), payload: garbage };
+    let done = node.store().append(vec![entry]).blocking_recv().unwrap();
+    assert!(matches!(done, Err(Error::Corrupt(_))));
+    for _ in 0..2 {
+        let store = node.store();
+        let read = |shard| {
+            store.reader(&[ShardId(shard)], &Tenant::default(), i64::MIN).select(&[], 0, i64::MAX - 1, 10)
+        };
+        assert!(matches!(read(0), Err(Error::Corrupt(_))), "never less data");
+        assert_eq!(read(1).unwrap().len(), 1);
+        assert!(store.judge(ShardId(0), &Tenant::default(), batch(vec![]), NOW).is_err());
+        node.write(1, batch(vec![series("b", 1, &[(T0 + 1, 1.0)])]));
+        node.store().flush().unwrap();
+        node.reopen();
+    }
+    let (position, mut chunks) = source.store().snapshot(ShardId(0)).unwrap();
+    node.store().install(ShardId(0), position, &mut chunks).unwrap();
+    assert_eq!(node.all().len(), 2);
+}
