@@ -73,8 +73,8 @@ const QUERIES: [&str; 44] = [
     "sum(up)",
     "count by (job) (up)",
     "count({__name__=~\".+\"}) by (job)",
-    "topk(5, count by (__name__) ({job=\"prometheus\"}))",
-    "bottomk(3, count by (__name__) ({job=\"node\"}))",
+    "topk(2, sum by (mode) (node_cpu_seconds_total))",
+    "bottomk(1, sum by (mode) (node_cpu_seconds_total{mode=~\"idle|user|system\"}))",
     "rate(node_cpu_seconds_total[15s])",
     "sum by (mode) (rate(node_cpu_seconds_total[15s]))",
     "avg without (cpu) (rate(node_cpu_seconds_total[15s]))",
@@ -112,7 +112,7 @@ const QUERIES: [&str; 44] = [
     "stddev by (mode) (node_cpu_seconds_total)",
     "count_values(\"value\", up)",
     "max_over_time(rate(node_cpu_seconds_total{mode=\"user\"}[10s])[15s:3s])",
-    "avg_over_time(sum by (job) (up)[15s:5s]) offset 2s",
+    "avg_over_time(sum by (job) (up)[15s:5s] offset 2s)",
 ];
 
 /// The answers as series in the order of their labels, values as numbers.

@@ -167,6 +167,7 @@ async fn named(proxy: Client) -> Result<()> {
 async fn whole(proxy: Client) -> Result<()> {
     let answer = proxy.post_form("/api/v1/query", &[("query", "count(probe)")]).await?.success()?.json()?;
     ensure!(answer.get("warnings").is_none(), "{answer}");
-    ensure!(answer["data"]["result"][0]["value"][1] == (SERIES * 4).to_string(), "{answer}");
+    let all = (SERIES * 4).to_string();
+    ensure!(answer["data"]["result"][0]["value"][1] == all.as_str(), "{answer}");
     Ok(())
 }

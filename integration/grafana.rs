@@ -113,7 +113,7 @@ async fn trace_data_sources() -> Result<()> {
     ];
     let found = client.get("/tempo/api/search", &search).await?.success()?.json()?;
     ensure!(found["traces"][0]["rootServiceName"] == "shop", "{found}");
-    ensure!(found["traces"][0]["startTimeUnixNano"] == now_ns.to_string(), "{found}");
+    ensure!(found["traces"][0]["startTimeUnixNano"] == json!(now_ns.to_string()), "{found}");
     let absent = client.get("/tempo/api/traces/00000000000000000000000000000001", &[]).await?;
     ensure!(absent.status == 404, "an unknown trace: {}", absent.status);
 

@@ -62,7 +62,7 @@ impl Default for Settings {
             memory_limit: "auto".into(),
             own_telemetry: true,
             own_telemetry_interval_s: 15,
-            log: "info,openraft=warn".into(),
+            log: "info".into(),
             log_format: LogFormat::Text,
             ingester: Default::default(),
             querier: Default::default(),

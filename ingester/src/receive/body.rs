@@ -37,6 +37,8 @@ impl Packing {
 
 /// Memory is paid for in steps of at least so many bytes.
 const STEP: usize = 64 << 10;
+/// How much of a refused body is taken before its connection is closed.
+const DISCARD_BYTES: usize = 256 << 20;
 /// The largest window a zstd stream may ask for: 2^27 bytes, what the format's tools allow.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -56,6 +58,7 @@ pub(super) async fn read(
     let mut body = body;
     let announced = axum::body::HttpBody::size_hint(&body);
     if announced.lower() > limit as u64 {
+        discard(body, deadline).await;
         return Err(too_large(limit));
     }
     let mut parts = BytesMut::new();
@@ -72,6 +75,7 @@ pub(super) async fn read(
         let frame = frame.map_err(|error| Error::Invalid(format!("body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if parts.len() + data.len() > limit {
+            discard(body, deadline).await;
             return Err(too_large(limit));
         }
         let size = parts.len() + data.len();
@@ -81,6 +85,18 @@ pub(super) async fn read(
             paid += more;
         }
         parts.extend_from_slice(&data);
+    }
+}
+
+/// Takes what a sender of too much still sends, up to a bound, and throws it away: most clients read the answer only
+/// after their last byte, and a connection that is closed before takes the answer with it.
+async fn discard(mut body: Body, deadline: Instant) {
+    let mut left = DISCARD_BYTES;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(deadline, body.frame()).await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
     }
 }
 

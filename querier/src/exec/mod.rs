@@ -47,7 +47,9 @@ fn over(reader: &Reader, fragment: &Fragment, cancelled: &Arc<AtomicBool>) -> Re
         FragmentBody::Operations { service, start_ns, end_ns } => {
             trace::operations(reader, service, *start_ns, *end_ns, &limits, cancelled)
         }
-        FragmentBody::SpanTags { start_ns, end_ns } => trace::tags(reader, *start_ns, *end_ns, &limits, cancelled),
+        FragmentBody::SpanTags { start_ns, end_ns } => {
+            trace::tags(reader, *start_ns, *end_ns, &limits, cancelled)
+        }
         FragmentBody::SpanTagValues { field, conditions, start_ns, end_ns, limit } => {
             trace::tag_values(reader, field, conditions, (*start_ns, *end_ns), *limit, cancelled)
         }

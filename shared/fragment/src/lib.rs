@@ -9,7 +9,7 @@ mod limits;
 mod partial;
 pub mod trace;
 
-pub use fragment::{AggregateSpec, Fragment, FragmentBody, LabelQuery, PromqlFragment, FRAGMENT_VERSION};
+pub use fragment::{AggregateSpec, FRAGMENT_VERSION, Fragment, FragmentBody, LabelQuery, PromqlFragment};
 pub use limits::{FragmentStats, QueryLimits};
 pub use partial::{Cardinality, Partial, PartialBody};
 

@@ -121,7 +121,9 @@ impl Partial {
                 &inflated
             }
             [PARTIAL_VERSION, ..] | [] => return Err(encoding(&"its header is malformed")),
-            [found, ..] => return Err(Error::Version { what: "partial", found: *found, known: PARTIAL_VERSION }),
+            [found, ..] => {
+                return Err(Error::Version { what: "partial", found: *found, known: PARTIAL_VERSION });
+            }
         };
         let mut input = Reader::new(body);
         let (annotations, stats, truncated) = unpack(input.bytes().map_err(|error| encoding(&error))?)?;

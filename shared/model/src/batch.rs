@@ -82,7 +82,10 @@ impl Batch {
         for _ in 0..input.count(4)? {
             let family = input.str()?.to_owned();
             let kind = MetricKind::from_number(input.u8()?);
-            batch.metadata.push((family, MetricMetadata { kind, unit: input.str()?.to_owned(), help: input.str()?.to_owned() }));
+            batch.metadata.push((
+                family,
+                MetricMetadata { kind, unit: input.str()?.to_owned(), help: input.str()?.to_owned() },
+            ));
         }
         batch.spans = decode_spans(input)?;
         if input.is_empty() { Ok(batch) } else { Err(CodecError::Invalid("bytes after the end of a batch")) }
@@ -162,7 +165,12 @@ fn decode_exemplars(input: &mut Reader<'_>) -> Result<Vec<Exemplar>, CodecError>
 /// Appends spans with each distinct pair of resource and scope written once.
 fn encode_spans(spans: &[SpanRecord], out: &mut Writer<'_>) {
     let context = |span: &SpanRecord| {
-        (span.resource.clone(), span.resource_schema_url.clone(), span.scope.clone(), span.scope_schema_url.clone())
+        (
+            span.resource.clone(),
+            span.resource_schema_url.clone(),
+            span.scope.clone(),
+            span.scope_schema_url.clone(),
+        )
     };
     let mut contexts = Vec::new();
     let mut numbers = std::collections::HashMap::new();
@@ -214,7 +222,7 @@ fn decode_spans(input: &mut Reader<'_>) -> Result<Vec<SpanRecord>, CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{TraceId, STALE_NAN};
+    use crate::{STALE_NAN, TraceId};
 
     fn example() -> Batch {
         let span = |id: u8| SpanRecord {
@@ -242,7 +250,10 @@ mod tests {
                 exemplars: vec![exemplar],
                 delta: true,
             }],
-            metadata: vec![("up".into(), MetricMetadata { kind: MetricKind::Gauge, unit: String::new(), help: "h".into() })],
+            metadata: vec![(
+                "up".into(),
+                MetricMetadata { kind: MetricKind::Gauge, unit: String::new(), help: "h".into() },
+            )],
             spans: vec![span(1), span(2)],
         }
     }

@@ -128,7 +128,11 @@ impl FloatHistogram {
 
     fn validate_custom(&self) -> Result<(), HistogramError> {
         let invalid = |why| Err(HistogramError::CustomBounds(why));
-        if self.custom_values.windows(2).any(|pair| pair[0].partial_cmp(&pair[1]) != Some(std::cmp::Ordering::Less)) {
+        if self
+            .custom_values
+            .windows(2)
+            .any(|pair| pair[0].partial_cmp(&pair[1]) != Some(std::cmp::Ordering::Less))
+        {
             return invalid("they must ascend");
         }
         if self.custom_values.iter().any(|bound| !bound.is_finite()) {
@@ -172,7 +176,9 @@ impl FloatHistogram {
     /// # Errors
     /// [`CodecError`] when the bytes end early or a number is out of range.
     pub fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let signed = |value: i64| i32::try_from(value).map_err(|_| CodecError::Invalid("number is longer than 32 bits"));
+        let signed = |value: i64| {
+            i32::try_from(value).map_err(|_| CodecError::Invalid("number is longer than 32 bits"))
+        };
         let mut histogram = Self {
             counter_reset_hint: CounterResetHint::from_number(input.u8()?),
             schema: signed(input.i64()?)?,
@@ -187,7 +193,9 @@ impl FloatHistogram {
                 spans.push(Span { offset: signed(input.i64()?)?, length: input.u32()? });
             }
         }
-        for values in [&mut histogram.positive_buckets, &mut histogram.negative_buckets, &mut histogram.custom_values] {
+        for values in
+            [&mut histogram.positive_buckets, &mut histogram.negative_buckets, &mut histogram.custom_values]
+        {
             for _ in 0..input.count(8)? {
                 values.push(input.f64()?);
             }

@@ -13,10 +13,12 @@ mod matcher;
 mod sample;
 mod span;
 
-pub use batch::{decode_samples, encode_samples, Batch, SeriesBatch};
-pub use histogram::{CounterResetHint, FloatHistogram, HistogramError, Span as BucketSpan, CUSTOM_BUCKETS_SCHEMA};
+pub use batch::{Batch, SeriesBatch, decode_samples, encode_samples};
+pub use histogram::{
+    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, HistogramError, Span as BucketSpan,
+};
 pub use ids::{Epoch, NodeId, Seq, ShardId, Tenant, TenantError};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError};
-pub use sample::{is_stale, Exemplar, MetricKind, MetricMetadata, Points, Sample, Value, STALE_NAN};
+pub use sample::{Exemplar, MetricKind, MetricMetadata, Points, STALE_NAN, Sample, Value, is_stale};
 pub use span::{SpanRecord, TraceId};

@@ -10,7 +10,7 @@
 //! The shard is the hash modulo the number of shards. So a target's series lie together, and two series that differ
 //! only in `__name__` or `le` are always on one shard: the planner relies on that.
 
-use tricord_model::{Labels, ShardId, Tenant, TraceId, METRIC_NAME};
+use tricord_model::{Labels, METRIC_NAME, ShardId, Tenant, TraceId};
 use xxhash_rust::xxh3::Xxh3;
 
 /// The version of the rule that this build writes.
@@ -90,15 +90,25 @@ mod tests {
 
     #[test]
     fn name_and_le_never_move_a_series() {
-        let of = |pairs: &[(&str, &str)]| series_shard(&Tenant::default(), &Labels::from_pairs(pairs.iter().copied()), 64);
-        assert_eq!(of(&[("__name__", "a_bucket"), ("le", "1"), ("x", "y")]), of(&[("__name__", "a_sum"), ("x", "y")]));
+        let of = |pairs: &[(&str, &str)]| {
+            series_shard(&Tenant::default(), &Labels::from_pairs(pairs.iter().copied()), 64)
+        };
+        assert_eq!(
+            of(&[("__name__", "a_bucket"), ("le", "1"), ("x", "y")]),
+            of(&[("__name__", "a_sum"), ("x", "y")])
+        );
         let target = [("job", "j"), ("instance", "i")];
-        assert_eq!(of(&[("__name__", "up"), target[0], target[1]]), of(&[("cpu", "7"), target[0], target[1]]));
+        assert_eq!(
+            of(&[("__name__", "up"), target[0], target[1]]),
+            of(&[("cpu", "7"), target[0], target[1]])
+        );
     }
 
     #[test]
     fn fields_do_not_run_into_each_other() {
-        let of = |pairs: &[(&str, &str)]| series_shard(&Tenant::default(), &Labels::from_pairs(pairs.iter().copied()), 1 << 31);
+        let of = |pairs: &[(&str, &str)]| {
+            series_shard(&Tenant::default(), &Labels::from_pairs(pairs.iter().copied()), 1 << 31)
+        };
         assert_ne!(of(&[("job", "ab"), ("instance", "c")]), of(&[("job", "a"), ("instance", "bc")]));
     }
 }

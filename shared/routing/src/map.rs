@@ -35,7 +35,9 @@ impl NodeRole {
     /// The role of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Metadata, Self::Querier, Self::Ingester, Self::Proxy, Self::All].into_iter().find(|r| r.as_str() == name)
+        [Self::Metadata, Self::Querier, Self::Ingester, Self::Proxy, Self::All]
+            .into_iter()
+            .find(|r| r.as_str() == name)
     }
 }
 

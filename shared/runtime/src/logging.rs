@@ -25,9 +25,10 @@ pub enum LogFormat {
 /// # Errors
 /// When the filter cannot be parsed. A second call leaves the first one's logging as it is.
 pub fn init_logging(format: LogFormat, filter: &str, spans: Option<SpanBuffer>) -> Result<(), Error> {
-    // openraft tells every step of an election at level info; whoever wants that names it.
+    // openraft tells every step of an election at level info, and several errors a second while a member is away,
+    // which the metadata service tells once itself; whoever wants more names it.
     let quieter =
-        if filter.contains("openraft") { filter.to_owned() } else { format!("openraft=error,{filter}") };
+        if filter.contains("openraft") { filter.to_owned() } else { format!("openraft=off,{filter}") };
     let parsed = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(quieter)

@@ -27,7 +27,10 @@ pub trait DataNode: Send + Sync + 'static {
     /// Answers a lease beacon.
     async fn beacon(&self, request: pb::BeaconRequest) -> Result<pb::BeaconResponse, Error>;
     /// Takes a copy of a shard.
-    async fn install_snapshot(&self, chunks: ResponseStream<pb::SnapshotChunk>) -> Result<pb::SnapshotResponse, Error>;
+    async fn install_snapshot(
+        &self,
+        chunks: ResponseStream<pb::SnapshotChunk>,
+    ) -> Result<pb::SnapshotResponse, Error>;
     /// Runs a query fragment; the chunks' bytes put together are one encoded partial.
     async fn execute(&self, request: pb::ExecuteRequest) -> Result<ResponseStream<pb::ExecuteChunk>, Error>;
     /// Seals and writes out everything in memory.
@@ -89,7 +92,10 @@ impl DataNode for RemoteDataNode {
         Ok(self.client.clone().beacon(request).await?.into_inner())
     }
 
-    async fn install_snapshot(&self, chunks: ResponseStream<pb::SnapshotChunk>) -> Result<pb::SnapshotResponse, Error> {
+    async fn install_snapshot(
+        &self,
+        chunks: ResponseStream<pb::SnapshotChunk>,
+    ) -> Result<pb::SnapshotResponse, Error> {
         Ok(self.client.clone().install_snapshot(UntilError(chunks)).await?.into_inner())
     }
 
@@ -129,11 +135,17 @@ impl data_node_server::DataNode for DataNodeServer {
         Ok(Response::new(self.0.write(request.into_inner()).await?))
     }
 
-    async fn replicate(&self, request: Request<pb::ReplicateRequest>) -> Result<Response<pb::ReplicateResponse>, Status> {
+    async fn replicate(
+        &self,
+        request: Request<pb::ReplicateRequest>,
+    ) -> Result<Response<pb::ReplicateResponse>, Status> {
         Ok(Response::new(self.0.replicate(request.into_inner()).await?))
     }
 
-    async fn beacon(&self, request: Request<pb::BeaconRequest>) -> Result<Response<pb::BeaconResponse>, Status> {
+    async fn beacon(
+        &self,
+        request: Request<pb::BeaconRequest>,
+    ) -> Result<Response<pb::BeaconResponse>, Status> {
         Ok(Response::new(self.0.beacon(request.into_inner()).await?))
     }
 
@@ -145,7 +157,10 @@ impl data_node_server::DataNode for DataNodeServer {
         Ok(Response::new(self.0.install_snapshot(chunks).await?))
     }
 
-    async fn execute(&self, request: Request<pb::ExecuteRequest>) -> Result<Response<Self::ExecuteStream>, Status> {
+    async fn execute(
+        &self,
+        request: Request<pb::ExecuteRequest>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
         let chunks = self.0.execute(request.into_inner()).await?;
         Ok(Response::new(chunks.map(|chunk| chunk.map_err(Status::from)).boxed()))
     }
@@ -154,7 +169,10 @@ impl data_node_server::DataNode for DataNodeServer {
         Ok(Response::new(self.0.flush(request.into_inner()).await?))
     }
 
-    async fn status(&self, request: Request<pb::NodeStatusRequest>) -> Result<Response<pb::NodeStatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<pb::NodeStatusRequest>,
+    ) -> Result<Response<pb::NodeStatusResponse>, Status> {
         Ok(Response::new(self.0.status(request.into_inner()).await?))
     }
 }

@@ -113,7 +113,10 @@ impl Error {
     #[must_use]
     pub fn retryable(&self) -> bool {
         use ErrorKind as K;
-        matches!(self.kind, K::StaleEpoch | K::NotServing | K::Unavailable | K::Overloaded | K::Timeout | K::Conflict)
+        matches!(
+            self.kind,
+            K::StaleEpoch | K::NotServing | K::Unavailable | K::Overloaded | K::Timeout | K::Conflict
+        )
     }
 
     /// The error as the failure of one part of a request.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use futures::stream::BoxStream;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::proto::metadata::metadata_client::MetadataClient;
 use crate::proto::metadata::{self as pb, metadata_server};
-use crate::{Error, ResponseStream, MAX_MESSAGE_BYTES};
+use crate::{Error, MAX_MESSAGE_BYTES, ResponseStream};
 
 /// Writes the trait, the gRPC client and the gRPC server for calls with one request and one answer.
 macro_rules! metadata_service {

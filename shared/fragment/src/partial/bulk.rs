@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use tricord_model::codec::{CodecError, Reader, Writer};
-use tricord_model::{decode_samples, encode_samples, Exemplar, FloatHistogram, Labels, Points, Sample};
+use tricord_model::{Exemplar, FloatHistogram, Labels, Points, Sample, decode_samples, encode_samples};
 use tricord_promql::value::Column;
 
 /// Writes a kind, a count and the items.
-pub(super) fn list<T>(kind: u8, items: &[T], out: &mut Writer<'_>, mut write: impl FnMut(&T, &mut Writer<'_>)) {
+pub(super) fn list<T>(
+    kind: u8,
+    items: &[T],
+    out: &mut Writer<'_>,
+    mut write: impl FnMut(&T, &mut Writer<'_>),
+) {
     out.u8(kind);
     out.u64(items.len() as u64);
     items.iter().for_each(|item| write(item, out));
@@ -40,8 +45,9 @@ pub(super) fn decode_column(input: &mut Reader<'_>) -> Result<Column, CodecError
     let steps = input.count(8)?;
     let floats = (0..steps).map(|_| input.f64()).collect::<Result<_, _>>()?;
     let count = input.count(8)?;
-    let histograms =
-        (0..count).map(|_| Ok((input.u32()?, Arc::new(FloatHistogram::decode(input)?)))).collect::<Result<_, CodecError>>()?;
+    let histograms = (0..count)
+        .map(|_| Ok((input.u32()?, Arc::new(FloatHistogram::decode(input)?))))
+        .collect::<Result<_, CodecError>>()?;
     Ok(Column { labels, drop_name, floats, histograms })
 }
 
@@ -68,7 +74,8 @@ pub(super) fn encode_exemplars((labels, exemplars): &(Labels, Vec<Exemplar>), ou
 pub(super) fn decode_exemplars(input: &mut Reader<'_>) -> Result<(Labels, Vec<Exemplar>), CodecError> {
     let labels = Labels::decode(input)?;
     let count = input.count(10)?;
-    let exemplar =
-        |input: &mut Reader<'_>| Ok(Exemplar { labels: Labels::decode(input)?, t_ms: input.i64()?, value: input.f64()? });
+    let exemplar = |input: &mut Reader<'_>| {
+        Ok(Exemplar { labels: Labels::decode(input)?, t_ms: input.i64()?, value: input.f64()? })
+    };
     Ok((labels, (0..count).map(|_| exemplar(input)).collect::<Result<_, CodecError>>()?))
 }

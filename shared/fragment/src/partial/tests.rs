@@ -25,7 +25,10 @@ fn labels() -> Labels {
 fn small_bodies_come_back() {
     check(PartialBody::Names(vec!["a".into(), "b".into()]));
     check(PartialBody::Series(vec![labels()]));
-    check(PartialBody::Raw(vec![(labels(), [Sample::float(5, 1.0), Sample::float(9, 2.0)].into_iter().collect())]));
+    check(PartialBody::Raw(vec![(
+        labels(),
+        [Sample::float(5, 1.0), Sample::float(9, 2.0)].into_iter().collect(),
+    )]));
     check(PartialBody::Exemplars(vec![(labels(), vec![Exemplar { labels: labels(), t_ms: 1, value: 2.0 }])]));
     check(PartialBody::Metadata(vec![("up".into(), MetricMetadata::default())]));
     check(PartialBody::Traces(vec![TraceSummary { trace_id: [3; 16], ..TraceSummary::default() }]));
@@ -34,7 +37,12 @@ fn small_bodies_come_back() {
 #[test]
 fn columns_keep_histograms_and_compress() {
     let histogram = Arc::new(FloatHistogram { count: 4.0, ..FloatHistogram::default() });
-    let column = Column { labels: labels(), drop_name: true, floats: vec![1.5; 2000], histograms: vec![(7, histogram)] };
+    let column = Column {
+        labels: labels(),
+        drop_name: true,
+        floats: vec![1.5; 2000],
+        histograms: vec![(7, histogram)],
+    };
     let partial = Partial::of(PartialBody::Columns(vec![column.clone()]));
     let bytes = partial.encode().unwrap();
     assert!(bytes.len() < 4000, "{} bytes", bytes.len());
