@@ -8,6 +8,7 @@ mod grafana;
 mod hostile;
 mod layering;
 mod otel_sdk;
+mod own_telemetry;
 mod single_process;
 mod starting;
 mod upstream_cases;
