@@ -3,6 +3,7 @@
 mod children;
 mod plan;
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,7 +26,9 @@ pub(crate) async fn run(matches: &ArgMatches, shutdown: Shutdown) -> Result<()> 
     let _lock = data_dir::lock(&shape.dir)?;
     let list = shape.dir.join("cluster.json");
     remove_stale(&list)?;
-    let mut children = Children::start(plan::processes(&shape), &shape.dir)?;
+    let processes = plan::processes(&shape);
+    refuse_taken_ports(&processes)?;
+    let mut children = Children::start(processes, &shape.dir)?;
     let ready = tokio::select! {
         ready = bring_up(&mut children, &shape, Instant::now() + limit) => ready,
         () = shutdown.cancelled() => Err(anyhow::anyhow!("stopped before the cluster was ready")),
@@ -40,6 +43,22 @@ pub(crate) async fn run(matches: &ArgMatches, shutdown: Shutdown) -> Result<()> 
     tracing::info!("stopping the cluster's processes");
     children.stop().await;
     remove_stale(&list)
+}
+
+/// Fails where another process has a port: its health page would be taken for that of the new process.
+fn refuse_taken_ports(processes: &[Process]) -> Result<()> {
+    for process in processes {
+        let others = [&process.rpc, &process.otlp_grpc, &process.otlp_http];
+        for address in std::iter::once(&process.http).chain(others.into_iter().flatten()) {
+            TcpListener::bind(address).with_context(|| {
+                format!(
+                    "{} cannot have {address}: stop what runs there, or choose another --base-port",
+                    process.name
+                )
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_stale(list: &Path) -> Result<()> {

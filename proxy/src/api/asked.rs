@@ -67,6 +67,11 @@ pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
+/// What `partial_response` may say for an answer with warnings; the numbers and truth values are Thanos'.
+const ALLOW_PARTIAL: [&str; 4] = ["", "allow", "true", "1"];
+/// What it may say for an error instead.
+const DENY_PARTIAL: [&str; 3] = ["deny", "false", "0"];
+
 impl Asked {
     async fn read(request: Request) -> Result<Self, Error> {
         let (parts, body) = request.into_parts();
@@ -81,12 +86,17 @@ impl Asked {
         } else {
             Params::parse(&[in_uri])
         };
+        // Refused here rather than taken for "allow": a typo must not turn the safety off.
+        let partial = params.get("partial_response");
+        if !ALLOW_PARTIAL.contains(&partial) && !DENY_PARTIAL.contains(&partial) {
+            return Err(Error::BadData(format!("partial_response is {partial:?}: use allow or deny")));
+        }
         Ok(Self { tenant, params, origin: Origin::read(&parts.headers), now_ms: now_ms() })
     }
 
     /// Whether an answer that lacks shards is to be an error.
     pub(crate) fn denies_partial(&self) -> bool {
-        self.params.get("partial_response") == "deny"
+        DENY_PARTIAL.contains(&self.params.get("partial_response"))
     }
 }
 
