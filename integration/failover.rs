@@ -1,6 +1,7 @@
 //! A cluster under `kill -9`: what a writer was told is kept, reads say what they lack.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -148,6 +149,14 @@ async fn missing_shards_are_named() -> Result<()> {
     let deny = [("query", "count(probe)"), ("partial_response", "deny")];
     let denied = proxy.post_form("/api/v1/query", &deny).await?;
     ensure!(denied.status == 503, "denied with {}: {}", denied.status, denied.text());
+    let command = |more: &[&str]| {
+        let asked = ["query", "--url", &proxy.url(""), "count(probe)"];
+        Command::new(BINARY).args(asked).args(more).output()
+    };
+    let refused = command(&[])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(!refused.status.success() && said.contains("lacks the data of shards"), "{said}");
+    ensure!(command(&["--allow-partial"])?.status.success(), "a partial answer is taken when asked for");
     cluster.restart("querier-2").await?;
     eventually(LIMIT, || whole(proxy.clone())).await
 }

@@ -72,18 +72,31 @@ fn mistakes_in_settings_are_named() -> Result<()> {
     let file = dir.path().join("tricord.yaml");
     std::fs::write(&file, "retntion: 90d\n")?;
     let path = file.to_string_lossy();
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["config", "--config", &path], "retntion"),
         (&["config", "--config", "/nowhere/tricord.yaml"], "/nowhere/tricord.yaml"),
         (&["config", "--shards", "many"], "shards"),
         (&["--no-such-flag"], "--no-such-flag"),
         (&["config", "--log", "a=b=c"], "log filter"),
+        (&["config", "--memory-limit", "0"], "memory_limit"),
+        (&["config", "--http-listen", "7300"], "http_listen"),
+        (&["config", "--retention", "soon"], "retention"),
+        (&["config", "--shards", "0"], "shards"),
+        (&["config", "--proxy-query-timeout", "fast"], "query_timeout"),
+        (&["config", "--replicas", "2", "--min-insync", "3"], "min_insync"),
+        (&["all", "--metadata", "127.0.0.1:1"], "leave --metadata out"),
+        (&["local-cluster", "--data-nodes", "2", "--min-insync", "3"], "2 data nodes"),
     ];
     for (args, expected) in cases {
         let output = tricord(args, &[]);
         assert!(!output.status.success(), "{args:?} succeeded");
         assert!(text(&output.stderr).contains(expected), "{args:?}: {}", text(&output.stderr));
     }
+    let output =
+        tricord(&["config"], &[("TRICORD_RETNTION", "90d"), ("TRICORD_PROXY_SERVICE_HOST", "10.0.0.1")]);
+    let error = text(&output.stderr);
+    assert!(output.status.success() && error.contains("TRICORD_RETNTION"), "{error}");
+    assert!(!error.contains("SERVICE_HOST"), "{error}");
     Ok(())
 }
 
@@ -92,6 +105,12 @@ fn help_teaches() {
     let help = text(&tricord(&["--help"], &[]).stdout);
     for part in ["tricord local-cluster", "--http-listen", "TRICORD_RETENTION", "curl", "Examples"] {
         assert!(help.contains(part), "no {part} in\n{help}");
+    }
+    let ingester = text(&tricord(&["ingester", "--help"], &[]).stdout);
+    for part in
+        ["--ingester-max-body-bytes", "once decompressed", "--ingester-limits-named-rate", "per second"]
+    {
+        assert!(ingester.contains(part), "no {part} in\n{ingester}");
     }
 }
 
@@ -110,5 +129,25 @@ async fn a_second_start_says_what_is_taken() -> Result<()> {
     assert!(!output.status.success());
     let error = text(&output.stderr);
     assert!(error.contains("port is taken") && error.contains("--http-listen"), "{error}");
+    Ok(())
+}
+
+/// The disk is a small tmpfs in a mount namespace of its own, filled to the brim.
+#[test]
+fn a_start_on_a_full_disk_says_so() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let script = r#"
+        mount -t tmpfs -o size=128k tmpfs "$1" && head -c 200000 /dev/zero > "$1/fill"
+        exec "$2" --data-dir "$1/data" --http-listen 127.0.0.1:0 --rpc-listen 127.0.0.1:0 \
+            --otlp-grpc-listen 127.0.0.1:0 --otlp-http-listen 127.0.0.1:0
+    "#;
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(dir.path())
+        .arg(BINARY)
+        .output()?;
+    let error = text(&output.stderr);
+    assert!(!output.status.success(), "{error}");
+    assert!(error.contains("is full: free space"), "{error}");
     Ok(())
 }

@@ -204,6 +204,20 @@ fn cluster(settings: &[Setting]) -> Command {
                         .action(ArgAction::SetTrue)
                         .help("Mark it and return at once"),
                 )
+                .arg(
+                    Arg::new("wait-s")
+                        .long("wait-s")
+                        .value_name("SECONDS")
+                        .value_parser(value_parser!(u64))
+                        .conflicts_with("no-wait")
+                        .help("How long to wait until nothing is left there [default: for ever]"),
+                )
+                .arg(
+                    Arg::new("allow-fewer-copies")
+                        .long("allow-fewer-copies")
+                        .action(ArgAction::SetTrue)
+                        .help("Drain even where shards are then left with fewer copies than --replicas"),
+                )
                 .arg(timeout()),
         )
 }
@@ -216,5 +230,6 @@ fn query() -> Command {
         .arg(Arg::new("time").long("time").help("At which time: RFC 3339 or seconds [default: now]"))
         .arg(Arg::new("tenant").long("tenant").help("Tenant (header X-Scope-OrgID)"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("The answer as it came"))
+        .arg(Arg::new("allow-partial").long("allow-partial").action(ArgAction::SetTrue).help("Succeed even when shards are missing from the answer"))
         .after_help("Examples:\n  tricord query 'sum by (job) (up)'\n  tricord query --tenant tricord 'rate(tricord_ingester_samples_total[1m])'")
 }

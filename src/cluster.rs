@@ -1,18 +1,22 @@
 //! `tricord cluster init|status|drain`: what people ask the metadata group for.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tricord_metadata_client::Cluster;
-use tricord_model::NodeId;
 use tricord_wire::ErrorKind;
 use tricord_wire::proto::metadata as pb;
 
 use crate::settings::Settings;
 use crate::table;
+
+/// How long a member may take to take a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// Runs one of the commands.
 pub(crate) async fn run(matches: &ArgMatches, settings: &Settings) -> Result<()> {
@@ -22,12 +26,33 @@ pub(crate) async fn run(matches: &ArgMatches, settings: &Settings) -> Result<()>
         [] => vec![settings.rpc_listen.clone()],
         given => given.to_vec(),
     };
+    if name != "init" {
+        anybody_there(&addresses).await?;
+    }
     let cluster = Cluster::connect(&addresses)?;
+    let asked = format!("asked {}: the --rpc-listen of metadata members", addresses.join(", "));
     match name {
         "init" => init(&cluster, settings, addresses, limit, matches).await,
         "status" => status(&cluster, limit, matches.get_flag("json")).await,
         _ => drain(&cluster, limit, matches).await,
     }
+    .context(asked)
+}
+
+/// Fails at once where no member listens. A birth waits instead: its members may be starting.
+async fn anybody_there(addresses: &[String]) -> Result<()> {
+    let mut reason = String::new();
+    for address in addresses {
+        match timeout(CONNECT_LIMIT, TcpStream::connect(address.as_str())).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => reason = error.to_string(),
+            Err(_) => reason = format!("no answer within {} s", CONNECT_LIMIT.as_secs()),
+        }
+    }
+    let asked = addresses.join(", ");
+    bail!(
+        "no metadata member listens at {asked} ({reason}): give their --rpc-listen with --metadata HOST:PORT,…"
+    )
 }
 
 async fn init(
@@ -37,11 +62,12 @@ async fn init(
     limit: Duration,
     matches: &ArgMatches,
 ) -> Result<()> {
+    let replicas = settings.replicas.unwrap_or(3);
     let request = pb::InitRequest {
         members,
         shards: settings.shards,
-        replicas: settings.replicas.unwrap_or(3),
-        min_insync: settings.min_insync.unwrap_or(2),
+        replicas,
+        min_insync: settings.min_insync.unwrap_or(replicas.min(2)),
     };
     let (cluster_id, born) = match cluster.init(request, limit).await {
         Ok(answer) => (answer.cluster_id, true),
@@ -58,27 +84,38 @@ async fn init(
 }
 
 async fn drain(cluster: &Cluster, limit: Duration, matches: &ArgMatches) -> Result<()> {
-    let node = NodeId(matches.get_one::<u64>("node").copied().unwrap_or_default());
-    if matches.get_flag("undo") {
-        cluster.drain(node, true, limit).await?;
+    let node = matches.get_one::<u64>("node").copied().unwrap_or_default();
+    let (undo, allow_fewer_copies) = (matches.get_flag("undo"), matches.get_flag("allow-fewer-copies"));
+    let ask = || cluster.drain(pb::DrainRequest { node, undo, allow_fewer_copies }, limit);
+    if undo {
+        ask().await?;
         return table::print(&format!("node {node} takes copies again\n"));
     }
-    let mut said = None;
+    let wait = matches.get_one::<u64>("wait-s").map(|seconds| Duration::from_secs(*seconds));
+    let deadline = wait.map(|wait| Instant::now() + wait);
+    let mut said = String::new();
     loop {
-        let remaining = cluster.drain(node, false, limit).await?;
-        if said != Some(remaining) {
-            table::print(&format!("node {node}: {remaining} shards still have a copy there\n"))?;
-            said = Some(remaining);
+        let now = ask().await?;
+        let line = match now.remaining {
+            0 => format!("node {node} holds no shard and can be switched off\n"),
+            left => format!("node {node} still holds {left} shards; {}\n", now.waits_for),
+        };
+        if said != line {
+            table::print(&line)?;
+            said = line;
         }
-        if remaining == 0 || matches.get_flag("no-wait") {
+        if now.remaining == 0 || matches.get_flag("no-wait") {
             return Ok(());
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            bail!("the drain goes on, but did not end in time; --undo takes it back");
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
 async fn status(cluster: &Cluster, limit: Duration, as_json: bool) -> Result<()> {
-    let status = cluster.status(limit).await.context("no metadata leader answered")?;
+    let status = cluster.status(limit).await.context("no metadata leader answered in time")?;
     let view = View::new(&status);
     let text = if as_json { format!("{:#}\n", view.json()) } else { view.text() };
     table::print(&text)

@@ -59,6 +59,7 @@ async fn dispatch(matches: &ArgMatches) -> Result<()> {
         Some(("config", matches)) => {
             let settings = load(matches)?;
             tricord_runtime::init_logging(settings.log_format, &settings.log, None)?;
+            warn_of_unknown_variables();
             table::print(&settings.to_yaml()?)
         }
         Some(("cluster", matches)) => {
@@ -89,8 +90,19 @@ async fn role(role: Role, matches: &ArgMatches) -> Result<()> {
     let settings = &process.settings;
     let spans = settings.own_telemetry.then(|| process.spans.clone());
     tricord_runtime::init_logging(settings.log_format, &settings.log, spans)?;
+    warn_of_unknown_variables();
     let shutdown = on_signals()?;
     roles::run(role, process, shutdown).await
+}
+
+fn warn_of_unknown_variables() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for variable in settings::unknown_variables(names) {
+        tracing::warn!(
+            variable,
+            "no setting has this variable, so it has no effect; `tricord --help` lists all"
+        );
+    }
 }
 
 fn load(matches: &ArgMatches) -> Result<Settings> {

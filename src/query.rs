@@ -19,6 +19,7 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<()> {
     let response =
         request.send().await.with_context(|| format!("nobody answers at {url}; is tricord running?"))?;
     let status = response.status();
+    let missing = response.headers().get("x-tricord-missing-shards").cloned();
     let body = response.text().await.context("the answer broke off")?;
     if matches.get_flag("json") {
         table::print(&format!("{}\n", body.trim_end()))?;
@@ -38,7 +39,13 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<()> {
             tracing::warn!("{}", note.as_str().unwrap_or_default());
         }
     }
-    Ok(())
+    match missing {
+        Some(shards) if !matches.get_flag("allow-partial") => bail!(
+            "the answer lacks the data of shards {}; --allow-partial takes it for an answer",
+            shards.to_str().unwrap_or_default()
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn render(data: &Value) -> Result<String> {

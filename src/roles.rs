@@ -18,7 +18,7 @@ use tricord_runtime::{Shutdown, bind, serve_grpc};
 use tricord_wire::{DataNodeServer, Metadata, MetadataServer};
 
 use crate::process::Process;
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 use crate::{banner, data_dir, own_telemetry};
 
 /// What a process does.
@@ -108,6 +108,12 @@ impl Sockets {
 
 /// Runs a role, or all of them, until shutdown.
 pub(crate) async fn run(role: Role, mut process: Process, shutdown: Shutdown) -> Result<()> {
+    if role == Role::All && !process.settings.metadata.is_empty() {
+        bail!(
+            "all roles in one process have a metadata member of their own: leave --metadata out, or start a role of \
+             that cluster (tricord querier, ingester or proxy)"
+        );
+    }
     let _lock = if role.stores() { Some(data_dir::lock(&process.settings.data_dir)?) } else { None };
     let sockets = Sockets::bind(role, &process.settings).await?;
     let address = sockets.address(role, &process.settings)?;
@@ -185,21 +191,7 @@ fn serve_rpc(process: &mut Process, listener: Option<TcpListener>, routes: Route
 }
 
 async fn start_metadata(role: Role, process: &Process, address: &NodeAddress) -> Result<Arc<dyn Metadata>> {
-    let settings = &process.settings;
-    let single = role == Role::All;
-    let dir = settings.data_dir.join("metadata");
-    let config = tricord_metadata::Config {
-        data_dir: dir,
-        advertise: address.rpc.clone(),
-        auto_init: single,
-        replicas: settings.replicas.unwrap_or(1),
-        min_insync: settings.min_insync.unwrap_or(1),
-        shards: settings.shards,
-        node_gone_after_ms: settings::parse_duration_ms(&settings.node_gone_after)
-            .context("setting node_gone_after")?,
-        settle_ms: if single { 0 } else { settings.metadata_service.settle_ms },
-        ..settings.metadata_service.clone()
-    };
+    let config = process.settings.metadata_config(role == Role::All, &address.rpc)?;
     let deps = tricord_metadata::Deps::new(process.metrics.clone());
     let member = tricord_metadata::start(config, deps, process.back.clone()).await.context("metadata")?;
     let checked = member.clone();
@@ -208,15 +200,7 @@ async fn start_metadata(role: Role, process: &Process, address: &NodeAddress) ->
 }
 
 async fn start_querier(process: &Process, cluster: &Cluster, address: &NodeAddress) -> Result<Querier> {
-    let settings = &process.settings;
-    let config = tricord_querier::Config {
-        data_dir: settings.data_dir.clone(),
-        retention: settings.retention.clone(),
-        zone: settings.zone.clone(),
-        // Half of what the process may take; requests and queries share the rest.
-        memory_limit_bytes: settings.memory_limit_bytes()? / 2,
-        ..settings.querier.clone()
-    };
+    let config = process.settings.querier_config()?;
     let deps = tricord_querier::Deps {
         cluster: cluster.clone(),
         metrics: process.metrics.clone(),
@@ -248,15 +232,14 @@ fn start_ingester(
         }
     });
     if let Some(listeners) = listeners {
-        let (served, front) = (ingester.clone(), process.front.clone());
-        process.on_front(async move { Ok(tricord_ingester::run(served, listeners, front).await?) });
+        let (served, metrics, front) = (ingester.clone(), process.metrics.clone(), process.front.clone());
+        process.on_front(async move { Ok(tricord_ingester::run(served, listeners, &metrics, front).await?) });
     }
     ingester
 }
 
 fn start_proxy(process: &Process, cluster: &Cluster) -> Result<Router> {
-    let settings = &process.settings;
-    let config = tricord_proxy::Config { retention: settings.retention.clone(), ..settings.proxy.clone() };
+    let config = process.settings.proxy_config();
     let deps = tricord_proxy::Deps { cluster: cluster.clone(), metrics: process.metrics.clone() };
     let proxy = Proxy::new(config, deps).context("query proxy")?;
     let checked = proxy.clone();

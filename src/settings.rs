@@ -4,10 +4,13 @@
 //! What a section holds is the role's business. Flags and variables are made from the settings' paths, so a new setting
 //! of a role has both without a line here.
 
+mod roles;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use documented::DocumentedFields;
 use figment::Figment;
 use figment::providers::Serialized;
 use serde::{Deserialize, Serialize};
@@ -16,30 +19,52 @@ use serde_yaml_ng::{Mapping, Value as Yaml};
 use tricord_runtime::LogFormat;
 
 /// The settings, as `tricord config` prints them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
+    /// Prometheus, Tempo and Jaeger APIs, remote write, health, metrics.
     pub(crate) http_listen: String,
+    /// OTLP over gRPC.
     pub(crate) otlp_grpc_listen: String,
+    /// OTLP over HTTP, at /v1/metrics and /v1/traces.
     pub(crate) otlp_http_listen: String,
+    /// Calls between roles (gRPC).
     pub(crate) rpc_listen: String,
+    /// Where everything is stored.
     pub(crate) data_dir: PathBuf,
+    /// Metadata members, HOST:PORT of their --rpc-listen, separated by commas.
     pub(crate) metadata: Vec<String>,
+    /// HOST:PORT under which others reach --rpc-listen; needed when that is 0.0.0.0.
     pub(crate) advertise: String,
+    /// Failure zone; copies of a shard go to different zones where possible.
     pub(crate) zone: String,
+    /// Copies of each shard: 3 in a cluster, 1 in a single process; used at birth.
     pub(crate) replicas: Option<u32>,
+    /// Copies that must be in sync for a write: 2 in a cluster, 1 in a single process; used at birth.
     pub(crate) min_insync: Option<u32>,
+    /// Parts that the key space is cut into; fixed at birth.
     pub(crate) shards: u32,
+    /// How long data is kept (30d, 12h, …); 0 keeps everything.
     pub(crate) retention: String,
+    /// How long a data node may be away before its copies are made elsewhere.
     pub(crate) node_gone_after: String,
+    /// Memory for data and requests (4GiB, 500MiB, …); auto takes half of the machine's.
     pub(crate) memory_limit: String,
+    /// Store Tricord's own metrics and traces, under tenant `tricord`.
     pub(crate) own_telemetry: bool,
+    /// Seconds between two writes of own telemetry.
     pub(crate) own_telemetry_interval_s: u64,
+    /// Log filter, for instance info,tricord_querier=debug.
     pub(crate) log: String,
+    /// Log lines for people (text) or machines (json).
     pub(crate) log_format: LogFormat,
+    /// The ingester's section.
     pub(crate) ingester: tricord_ingester::Config,
+    /// The data node's section.
     pub(crate) querier: tricord_querier::Config,
+    /// The query proxy's section.
     pub(crate) proxy: tricord_proxy::Config,
+    /// The metadata member's section.
     pub(crate) metadata_service: tricord_metadata::Config,
 }
 
@@ -88,31 +113,6 @@ const DERIVED: [&str; 12] = [
     "querier.memory_limit_bytes",
 ];
 
-/// What the shared settings mean, for `--help`. Sections' settings are described in their crates' documentation.
-const MEANINGS: [(&str, &str); 18] = [
-    ("http_listen", "Prometheus, Tempo and Jaeger APIs, remote write, health, metrics"),
-    ("otlp_grpc_listen", "OTLP over gRPC"),
-    ("otlp_http_listen", "OTLP over HTTP, at /v1/metrics and /v1/traces"),
-    ("rpc_listen", "Calls between roles (gRPC)"),
-    ("data_dir", "Where everything is stored"),
-    ("metadata", "Metadata members, HOST:PORT of their --rpc-listen, separated by commas"),
-    ("advertise", "HOST:PORT under which others reach --rpc-listen; needed when that is 0.0.0.0"),
-    ("zone", "Failure zone; copies of a shard go to different zones where possible"),
-    ("replicas", "Copies of each shard: 3 in a cluster, 1 in a single process; used at birth"),
-    (
-        "min_insync",
-        "Copies that must be in sync for a write: 2 in a cluster, 1 in a single process; used at birth",
-    ),
-    ("shards", "Parts that the key space is cut into; fixed at birth"),
-    ("retention", "How long data is kept (30d, 12h, …); 0 keeps everything"),
-    ("node_gone_after", "How long a data node may be away before its copies are made elsewhere"),
-    ("memory_limit", "Memory for data and requests (4GiB, 500MiB, …); auto takes half of the machine's"),
-    ("own_telemetry", "Store Tricord's own metrics and traces, under tenant `tricord`"),
-    ("own_telemetry_interval_s", "Seconds between two writes of own telemetry"),
-    ("log", "Log filter, for instance info,tricord_querier=debug"),
-    ("log_format", "Log lines for people (text) or machines (json)"),
-];
-
 /// One setting that can be given by flag, variable or file.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
@@ -140,8 +140,25 @@ impl Setting {
         self.default.is_boolean()
     }
 
+    /// What it does: the documentation of its field.
+    fn meaning(&self) -> String {
+        let (within, field) = self.path.rsplit_once('.').unwrap_or(("", &self.path));
+        let text = match within {
+            "" => Settings::get_field_docs(field),
+            "ingester" => tricord_ingester::Config::get_field_docs(field),
+            "ingester.otlp" => tricord_ingester::translate::Translation::get_field_docs(field),
+            "ingester.limits" => tricord_ingester::Limits::get_field_docs(field),
+            "ingester.limits.unnamed" | "ingester.limits.named" => {
+                tricord_ingester::TenantLimits::get_field_docs(field)
+            }
+            "querier" => tricord_querier::Config::get_field_docs(field),
+            "proxy" => tricord_proxy::Config::get_field_docs(field),
+            _ => tricord_metadata::Config::get_field_docs(field),
+        };
+        text.unwrap_or(field).replace('\n', " ").trim_end_matches('.').to_owned()
+    }
+
     pub(crate) fn help(&self) -> String {
-        let meaning = MEANINGS.iter().find(|(path, _)| *path == self.path).map(|(_, meaning)| *meaning);
         let default = match &self.default {
             Value::Null => String::new(),
             Value::Array(values) if values.is_empty() => String::new(),
@@ -149,8 +166,7 @@ impl Setting {
             Value::String(text) => format!(" [default: {text}]"),
             value => format!(" [default: {value}]"),
         };
-        let meaning = meaning.map_or_else(|| format!("Setting {}", self.path), str::to_owned);
-        format!("{meaning}{default} [env: {}]", self.variable())
+        format!("{}{default} [env: {}]", self.meaning(), self.variable())
     }
 
     /// The text of a flag or variable as the kind of value that the default is.
@@ -244,7 +260,29 @@ pub(crate) fn load(sources: &Sources<'_>) -> Result<Settings> {
         let paths = error.path.join(".");
         anyhow::anyhow!("setting {}: {}", if paths.is_empty() { "file" } else { &paths }, error.kind)
     })?;
+    settings.check()?;
     Ok(settings)
+}
+
+/// Variables that start like ours and that no setting has: most likely misspelt, so that they are without effect.
+/// Kubernetes adds some of its own for each service named tricord-…, which nobody wrote.
+pub(crate) fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<String> {
+    const OTHERS: [&str; 5] =
+        ["TRICORD_CONFIG", "TRICORD_URL", "TRICORD_TENANT", "TRICORD_CACHE", "TRICORD_VENV"];
+    let known: Vec<String> = all().iter().map(Setting::variable).collect();
+    let from_kubernetes = |name: &str| {
+        name.ends_with("_SERVICE_HOST")
+            || name.contains("_SERVICE_PORT")
+            || name.contains("_PORT_")
+            || name.ends_with("_PORT")
+    };
+    let is_unknown = |name: &String| {
+        name.starts_with("TRICORD_")
+            && !known.contains(name)
+            && !OTHERS.contains(&name.as_str())
+            && !from_kubernetes(name)
+    };
+    given.filter(is_unknown).collect()
 }
 
 fn insert(fields: &mut Map<String, Value>, path: &str, value: Value) {

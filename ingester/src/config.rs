@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::translate::Translation;
 
 /// Settings of the ingester.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Largest OTLP or text body, in bytes, as sent and once decompressed.
@@ -46,8 +48,30 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Whether an ingester could work with these.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the setting that makes no sense.
+    pub fn check(&self) -> Result<(), Error> {
+        let bounds = [
+            ("max_body_bytes", self.max_body_bytes as u64),
+            ("max_remote_write_bytes", self.max_remote_write_bytes as u64),
+            ("max_decoded_bytes", self.max_decoded_bytes as u64),
+            ("max_in_flight_bytes", self.max_in_flight_bytes),
+            ("max_in_flight_bytes_per_node", self.max_in_flight_bytes_per_node as u64),
+            ("body_timeout_ms", self.body_timeout_ms),
+            ("request_timeout_ms", self.request_timeout_ms),
+        ];
+        match bounds.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(Error::Invalid(format!("{name} is 0: nothing could be written"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What tenants may send. The tenant of requests without the header, and Tricord's own, are not limited in rate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// The tenants `default` and `tricord`.
@@ -68,7 +92,7 @@ impl Default for Limits {
 }
 
 /// One tenant's limits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct TenantLimits {
     /// Samples and spans per second over time; 0 for no bound.

@@ -182,12 +182,13 @@ impl Forwarder {
                 .collect(),
             timeout_ms: left.as_millis().max(1) as u64,
         };
-        match tokio::time::timeout(left, service.write(request)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                Err(WireError::new(ErrorKind::Timeout, format!("data node {node} did not answer in time")))
-            }
-        }
+        let answer = tokio::time::timeout(left, service.write(request)).await;
+        let answer = answer.unwrap_or_else(|_| Err(WireError::new(ErrorKind::Timeout, "no answer in time")));
+        let address = map.nodes.iter().find(|known| known.id == node).map_or("", |known| &known.rpc);
+        answer.map_err(|error| {
+            let message = format!("data node {node} at {address}: {}", error.message);
+            WireError { message, ..error }
+        })
     }
 
     /// Waits until a node has room for so many bytes more.

@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tricord_metadata_client::Cluster;
 use tricord_model::Tenant;
-use tricord_runtime::{MemoryBudget, Shutdown};
+use tricord_runtime::{MemoryBudget, Seldom, Shutdown};
 use tricord_wire::ErrorKind;
 
 pub use config::{Config, Limits, TenantLimits};
@@ -36,6 +36,8 @@ pub use receive::{grpc_routes, router};
 
 /// Below this size work is done where it arrives: handing it to another thread would cost more than it takes.
 const INLINE_BYTES: usize = 64 << 10;
+/// How often the log says that writes fail.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What an ingester needs from its process.
 #[derive(Clone)]
@@ -66,6 +68,7 @@ pub struct Ingester {
     metrics: metrics::Metrics,
     /// Rates are measured on this clock.
     started: Instant,
+    told_failed: Seldom,
 }
 
 impl Ingester {
@@ -86,6 +89,7 @@ impl Ingester {
             in_flight,
             metrics,
             started: Instant::now(),
+            told_failed: Seldom::every(TELL_EVERY),
             config,
         })
     }
@@ -139,7 +143,13 @@ impl Ingester {
         }
         self.metrics.written(protocol, &forwarded.written);
         self.metrics.rejected("refused", &forwarded.rejected);
-        finish(rejected, forwarded)
+        let ended = finish(rejected, forwarded);
+        if let Err(error) = &ended
+            && let Some(others) = self.told_failed.happened()
+        {
+            tracing::warn!(%error, others, "writes are not acknowledged");
+        }
+        ended
     }
 
     /// Decodes and writes a text exposition under a tenant, as `POST /api/v1/import/prometheus` does: the way of
@@ -179,8 +189,10 @@ fn finish(mut rejected: Rejected, forwarded: forward::Forwarded) -> Result<Outco
     else {
         return Ok(Outcome { written: forwarded.written, rejected });
     };
-    let message =
-        format!("{} shards did not acknowledge; shard {shard}: {}", forwarded.failed.len(), first.message);
+    let message = match forwarded.failed.len() {
+        1 => format!("shard {shard} did not acknowledge: {}", first.message),
+        many => format!("{many} shards did not acknowledge, shard {shard} for one: {}", first.message),
+    };
     let retry_after = forwarded.failed.values().filter_map(|error| error.retry_after).max();
     let retry_after = retry_after.unwrap_or(Duration::from_secs(1));
     match first.kind {
@@ -225,10 +237,11 @@ pub struct Listeners {
 pub async fn run(
     ingester: Arc<Ingester>,
     listeners: Listeners,
+    metrics: &tricord_runtime::Metrics,
     shutdown: Shutdown,
 ) -> Result<(), tricord_runtime::Error> {
-    let http =
-        tricord_runtime::serve_http(listeners.otlp_http, router(Arc::clone(&ingester)), shutdown.clone());
+    let routes = tricord_runtime::telemetry::traced(router(Arc::clone(&ingester)), metrics);
+    let http = tricord_runtime::serve_http(listeners.otlp_http, routes, shutdown.clone());
     let grpc = tricord_runtime::serve_grpc(listeners.otlp_grpc, grpc_routes(ingester), shutdown);
     tokio::try_join!(http, grpc)?;
     Ok(())

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::response::Response;
+use axum::extract::{DefaultBodyLimit, OriginalUri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::HeaderMap;
 use tricord_model::Tenant;
@@ -40,6 +40,7 @@ pub fn router(ingester: Arc<Ingester>) -> Router {
         .route("/api/v1/otlp/v1/metrics", otlp(Signal::Metrics))
         .route("/api/v1/otlp/v1/traces", otlp(Signal::Traces))
         .route("/api/v1/otlp/v1/logs", otlp(Signal::Logs))
+        .method_not_allowed_fallback(wrong_method)
         // Bodies are bounded where they are read, by the limits of each protocol.
         .layer(DefaultBodyLimit::disable())
 }
@@ -52,7 +53,20 @@ fn tenant(headers: &HeaderMap) -> Result<Tenant, Error> {
         return Err(Error::Invalid("X-Scope-OrgID is given twice".to_owned()));
     }
     let name = name.to_str().map_err(|_| Error::Invalid("X-Scope-OrgID is not plain text".to_owned()))?;
-    Tenant::new(name).map_err(|error| Error::Invalid(error.to_string()))
+    let tenant = Tenant::new(name).map_err(|error| Error::Invalid(error.to_string()))?;
+    if tenant == Tenant::own() {
+        let text = format!(
+            "tenant {tenant} holds Tricord's own telemetry, which nobody else writes: choose another X-Scope-OrgID"
+        );
+        return Err(Error::Invalid(text));
+    }
+    Ok(tenant)
+}
+
+/// The answer for a known path and a method that it does not take.
+async fn wrong_method(method: http::Method, OriginalUri(uri): OriginalUri) -> Response {
+    let text = format!("{} takes POST, not {method}\n", uri.path());
+    (http::StatusCode::METHOD_NOT_ALLOWED, text).into_response()
 }
 
 /// Counts a request while it runs and once it is answered.

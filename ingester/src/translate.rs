@@ -11,6 +11,7 @@ mod target;
 pub use metrics::translate;
 pub use names::{MetricShape, label_name, metric_name};
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 /// How OTLP names become metric and label names: Prometheus' four strategies.
@@ -42,7 +43,7 @@ impl Strategy {
 }
 
 /// How OTLP metrics are translated.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Translation {
     /// How names are made.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 use tricord_wire::{Error, ErrorKind};
 
@@ -13,7 +14,7 @@ const MAX_SHARDS: u32 = 4096;
 const MAX_REPLICAS: u32 = 9;
 
 /// Settings of a metadata member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where the Raft log and snapshots lie.
@@ -69,7 +70,11 @@ impl Config {
         Self { data_dir, auto_init: true, replicas: 1, min_insync: 1, settle_ms: 0, ..Self::default() }
     }
 
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// Whether a member could start with these.
+    ///
+    /// # Errors
+    /// `Invalid`, with the setting that makes no sense.
+    pub fn check(&self) -> Result<(), Error> {
         let wrong = |text: &str| Err(Error::new(ErrorKind::Invalid, text.to_owned()));
         if self
             .advertise
@@ -84,10 +89,7 @@ impl Config {
         if self.heartbeat_ms == 0 || self.election_ms < self.heartbeat_ms * 3 {
             return wrong("the election time must be at least three Raft heartbeats");
         }
-        if self.auto_init {
-            check_birth(&self.birth(String::new()))?;
-        }
-        Ok(())
+        check_birth(&self.birth(String::new()))
     }
 
     /// A cluster of this member alone.

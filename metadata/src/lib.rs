@@ -5,6 +5,7 @@
 //! openraft, `leader` what the leading member does on its own, `service` the calls of the other roles.
 
 mod config;
+mod drain;
 mod leader;
 mod metrics;
 pub mod placement;

@@ -240,4 +240,4 @@ fn move_copy(state: &State, nodes: &[NodeId], loads: &Loads) -> Option<Change> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

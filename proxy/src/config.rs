@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 use tricord_fragment::QueryLimits;
 
@@ -9,7 +10,7 @@ use crate::api::params::parse_duration;
 use crate::error::Error;
 
 /// Settings of the query proxy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Queries that run at once; more wait.
@@ -69,6 +70,16 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Whether a proxy could start with these.
+    ///
+    /// # Errors
+    /// With the setting that makes no sense.
+    pub fn check(&self) -> Result<(), Error> {
+        Settings::new(self.clone()).map(|_| ())
+    }
+}
+
 /// The settings with their texts read.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -92,6 +103,10 @@ impl Settings {
             ))),
         };
         let duration = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+        if config.max_concurrent_queries == 0 || config.max_fragments_in_flight == 0 {
+            let text = "settings max_concurrent_queries and max_fragments_in_flight must be at least 1";
+            return Err(Error::BadData(text.to_owned()));
+        }
         let retention_ms = millis("retention", &config.retention, 0)?;
         let hedge_ms = millis("hedge_after", &config.hedge_after, 0)?;
         let slow_ms = millis("slow_query", &config.slow_query, 0)?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 use tricord_replication::Timing;
 
@@ -9,7 +10,7 @@ use crate::Error;
 use crate::storage::{FsyncMode, StoreConfig};
 
 /// How a data node works.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where shards and the node's identity lie; made where missing.
@@ -121,6 +122,20 @@ impl Config {
             0 => (tricord_runtime::machine_memory_bytes() / 4).max(64 << 20),
             bytes => bytes,
         }
+    }
+
+    /// Whether a data node could start with these.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the setting that makes no sense.
+    pub fn check(&self) -> Result<(), Error> {
+        self.retention_ms()?;
+        self.timing()?;
+        if self.max_concurrent_writes == 0 || self.max_concurrent_queries == 0 {
+            let text = "max_concurrent_writes and max_concurrent_queries must be at least 1: with 0 nothing would run";
+            return Err(Error::Config(text.to_owned()));
+        }
+        Ok(())
     }
 
     pub(crate) fn store(&self) -> Result<StoreConfig, Error> {

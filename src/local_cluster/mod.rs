@@ -159,6 +159,7 @@ fn describe(processes: &[Process], shape: &Shape) -> String {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let rows = processes.iter().map(|process| {
         vec![
+            process.name.clone(),
             process.role.to_owned(),
             process.id.to_string(),
             process.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
@@ -168,7 +169,7 @@ fn describe(processes: &[Process], shape: &Shape) -> String {
             or_dash(&process.otlp_http),
         ]
     });
-    let heads = ["role", "id", "pid", "http", "rpc", "otlp grpc", "otlp http"];
+    let heads = ["name", "role", "id", "pid", "http", "rpc", "otlp grpc", "otlp http"];
     let mut text = table::render(&heads, &rows.collect::<Vec<_>>());
     let http_of =
         |role: &str| processes.iter().find(|process| process.role == role).map(|process| &process.http);

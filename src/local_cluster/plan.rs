@@ -47,6 +47,15 @@ impl Shape {
         if shape.metadata == 0 || shape.data_nodes == 0 {
             bail!("a cluster needs at least one metadata member and one data node");
         }
+        let possible = shape.replicas.min(u32::from(data_nodes));
+        if shape.min_insync > possible {
+            bail!(
+                "{data_nodes} data nodes with {} copies of each shard can never have {} of them in sync: lower \
+                 --min-insync, or raise --data-nodes or --replicas",
+                shape.replicas,
+                shape.min_insync
+            );
+        }
         let processes = [shape.metadata, shape.data_nodes, shape.ingesters, shape.proxies];
         let ports = processes.iter().map(|count| u32::from(*count)).sum::<u32>() * u32::from(PORTS_EACH);
         if u32::from(shape.base_port) + ports > u32::from(u16::MAX) {

@@ -40,7 +40,11 @@ impl Server {
         let http = listeners.otlp_http.local_addr().unwrap();
         let grpc = format!("http://{}", listeners.otlp_grpc.local_addr().unwrap());
         let shutdown = Shutdown::new();
-        let task = tokio::spawn(run(setup.ingester.clone(), listeners, shutdown.clone()));
+        let (ingester, ending) = (setup.ingester.clone(), shutdown.clone());
+        let task =
+            tokio::spawn(
+                async move { run(ingester, listeners, &tricord_runtime::Metrics::new(), ending).await },
+            );
         let channel = Channel::from_shared(grpc).unwrap().connect().await.unwrap();
         Self { setup, http, channel, shutdown, task }
     }

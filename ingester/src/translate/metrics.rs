@@ -62,6 +62,23 @@ struct Point<'a> {
     flags: u32,
 }
 
+/// Every kind of data point has these fields, without a type that they share.
+macro_rules! points {
+    ($($kind:ty),*) => {$(
+        impl<'a> From<&'a $kind> for Point<'a> {
+            fn from(point: &'a $kind) -> Self {
+                Self {
+                    attributes: &point.attributes,
+                    start_ns: point.start_time_unix_nano,
+                    time_ns: point.time_unix_nano,
+                    flags: point.flags,
+                }
+            }
+        }
+    )*};
+}
+points!(NumberDataPoint, ExponentialHistogramDataPoint, HistogramDataPoint, SummaryDataPoint);
+
 /// One series' part of a point.
 struct Part<'a> {
     suffix: &'a str,
@@ -171,12 +188,7 @@ impl Output<'_> {
         };
         let exemplars = point.exemplars.iter().map(|e| self.exemplar(e)).collect();
         let part = Part { suffix: "", label: None, value: Value::Float(value), exemplars };
-        let common = Point {
-            attributes: &point.attributes,
-            start_ns: point.start_time_unix_nano,
-            time_ns: point.time_unix_nano,
-            flags: point.flags,
-        };
+        let common = Point::from(point);
         self.write(&common, family, target, std::iter::once(part))
     }
 
@@ -195,12 +207,7 @@ impl Output<'_> {
         };
         let exemplars = point.exemplars.iter().map(|e| self.exemplar(e)).collect();
         let part = Part { suffix: "", label: None, value: Value::Histogram(Arc::new(native)), exemplars };
-        let common = Point {
-            attributes: &point.attributes,
-            start_ns: point.start_time_unix_nano,
-            time_ns: point.time_unix_nano,
-            flags: point.flags,
-        };
+        let common = Point::from(point);
         self.write(&common, family, target, std::iter::once(part))
     }
 
@@ -228,12 +235,7 @@ impl Output<'_> {
             exemplars = rest;
             inside
         };
-        let common = Point {
-            attributes: &point.attributes,
-            start_ns: point.start_time_unix_nano,
-            time_ns: point.time_unix_nano,
-            flags: point.flags,
-        };
+        let common = Point::from(point);
         let mut parts = Vec::with_capacity(3);
         if let Some(sum) = point.sum {
             parts.push(Part::float("_sum", sum));
@@ -264,12 +266,7 @@ impl Output<'_> {
         family: &Family<'_>,
         target: &mut Target,
     ) -> Result<(), Error> {
-        let common = Point {
-            attributes: &point.attributes,
-            start_ns: point.start_time_unix_nano,
-            time_ns: point.time_unix_nano,
-            flags: point.flags,
-        };
+        let common = Point::from(point);
         let totals = [Part::float("_sum", point.sum), Part::float("_count", point.count as f64)];
         let texts: Vec<_> = point.quantile_values.iter().map(|q| (q.quantile.to_string(), q.value)).collect();
         let quantiles = texts

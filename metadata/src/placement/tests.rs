@@ -5,7 +5,7 @@ use tricord_routing::NodeRole;
 use super::*;
 use crate::state::{Birth, Command, Reply};
 
-fn cluster(shards: u32, replicas: u32, min_insync: u32, zones: &[&str]) -> State {
+pub(crate) fn cluster(shards: u32, replicas: u32, min_insync: u32, zones: &[&str]) -> State {
     let mut state = State::default();
     let birth = Birth { cluster_id: "c".into(), shards, replicas, min_insync, members: vec!["m:1".into()] };
     state.apply(Command::Born(birth));
@@ -29,12 +29,12 @@ fn join(state: &mut State, zone: &str) {
     state.apply(Command::Register { token: format!("t{}", state.next_node), info });
 }
 
-fn settled() -> Facts {
+pub(crate) fn settled() -> Facts {
     Facts { settled: true, ..Facts::default() }
 }
 
 /// Applies plans until none is left; after each, live primaries promote live joiners.
-fn settle(state: &mut State, facts: &Facts) -> usize {
+pub(crate) fn settle(state: &mut State, facts: &Facts) -> usize {
     for round in 0..2_000 {
         let changes = plan(state, facts);
         let promoted = promote(state);
@@ -70,7 +70,7 @@ fn promote(state: &mut State) -> usize {
     promoted
 }
 
-fn set_alive(state: &mut State, node: u64, alive: bool) {
+pub(crate) fn set_alive(state: &mut State, node: u64, alive: bool) {
     state.apply(Command::Liveness(vec![(NodeId(node), alive)]));
 }
 

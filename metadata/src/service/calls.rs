@@ -11,6 +11,7 @@ use tricord_wire::proto::metadata::raft_request::Kind;
 use tricord_wire::{Error, ErrorKind, Metadata, ResponseStream};
 
 use super::Member;
+use crate::drain;
 use crate::raft::Identity;
 use crate::state::{Command, Reply};
 
@@ -119,9 +120,18 @@ impl Metadata for Member {
     async fn drain(&self, request: pb::DrainRequest) -> Result<pb::DrainResponse, Error> {
         let group = self.leading()?;
         let node = NodeId(request.node);
-        group.write(Command::Drain { node, undo: request.undo }).await?;
-        self.wake.notify_one();
-        Ok(pb::DrainResponse { remaining: self.state().copies_on(node) })
+        let known = self.state().nodes.get(&node).map(|node| node.info.draining);
+        let draining =
+            known.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no node {node}")))?;
+        if draining == request.undo {
+            if !request.undo {
+                drain::check(&self.state(), node, request.allow_fewer_copies)?;
+            }
+            group.write(Command::Drain { node, undo: request.undo }).await?;
+            self.wake.notify_one();
+        }
+        let state = self.state();
+        Ok(pb::DrainResponse { remaining: state.copies_on(node), waits_for: drain::waits_for(&state, node) })
     }
 
     async fn raft(&self, request: pb::RaftRequest) -> Result<pb::RaftResponse, Error> {

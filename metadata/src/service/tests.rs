@@ -439,12 +439,22 @@ async fn a_drain_tells_how_much_is_left() {
     let cluster = scene.client();
     let nodes = three_nodes(&cluster).await;
     cluster.wait_ready(LIMIT).await.unwrap();
-    assert_eq!(cluster.drain(NodeId(99), false, LIMIT).await.unwrap_err().kind, ErrorKind::NotFound);
-    // Two nodes are enough for min_insync, so that the third is emptied.
+    let drain = |node: NodeId, undo, allow_fewer_copies| {
+        cluster.drain(pb::DrainRequest { node: node.0, undo, allow_fewer_copies }, LIMIT)
+    };
+    assert_eq!(drain(NodeId(99), false, true).await.unwrap_err().kind, ErrorKind::NotFound);
+    // Two nodes are enough for min_insync, but not for three copies: that needs the caller's word.
     let id = nodes[0].id();
-    cluster.drain(id, false, LIMIT).await.unwrap();
+    let refused = drain(id, false, false).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict, "{refused}");
+    assert!(refused.message.contains("left with 2"), "{refused}");
+    assert!(cluster.map().nodes.iter().all(|node| !node.draining));
+    drain(id, false, true).await.unwrap();
     cluster.wait_for(LIMIT, |map| map.shards.iter().all(|shard| !shard.holds(id))).await.unwrap();
-    assert_eq!(cluster.drain(id, false, LIMIT).await.unwrap(), 0);
-    cluster.drain(id, true, LIMIT).await.unwrap();
+    let done = drain(id, false, false).await.unwrap();
+    assert_eq!((done.remaining, done.waits_for.as_str()), (0, ""));
+    // A second one would leave a single node, and writes need two.
+    assert_eq!(drain(nodes[1].id(), false, true).await.unwrap_err().kind, ErrorKind::Invalid);
+    drain(id, true, false).await.unwrap();
     cluster.wait_for(LIMIT, |map| map.shards.iter().all(|shard| shard.holds(id))).await.unwrap();
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tricord_metadata_client::convert;
+use tricord_runtime::Counted;
 use tricord_wire::proto::metadata as pb;
 use tricord_wire::{Error, ErrorKind, ResponseStream};
 
@@ -29,22 +29,6 @@ struct Follower {
     /// Whether the caller heard anything yet.
     greeted: bool,
     _counted: Counted,
-}
-
-/// Counts open watches, however they end.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl Member {

@@ -9,6 +9,8 @@ mod tempo;
 mod traces;
 
 use axum::Router;
+use axum::extract::OriginalUri;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -19,6 +21,11 @@ use crate::error::Error;
 pub(crate) use asked::now_ms;
 pub use asked::{Asked, Origin};
 pub(crate) use reply::{Reply, missing_text, respond};
+
+/// Shards for people, with runs written as ranges.
+pub(crate) fn shard_numbers(shards: &[tricord_model::ShardId]) -> String {
+    reply::numbers(shards, ", ")
+}
 
 /// All routes of the proxy.
 pub(crate) fn router(proxy: &Proxy) -> Router {
@@ -36,11 +43,20 @@ pub(crate) fn router(proxy: &Proxy) -> Router {
         .nest("/tempo", tempo::routes())
         .nest("/jaeger", jaeger::routes())
         .with_state(proxy.clone())
+        .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(on_panic))
         .layer(CompressionLayer::new().gzip(true))
 }
 
 /// The answer for a path that nobody knows, as JSON: Grafana shows anything else as a parse error.
-pub async fn not_found(uri: axum::http::Uri) -> Response {
+pub async fn not_found(OriginalUri(uri): OriginalUri) -> Response {
     respond(&Error::NotFound(format!("there is no {}", uri.path())))
+}
+
+/// The answer for a known path and a method that it does not take.
+pub async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Response {
+    let text = format!("{} does not take {method}; the header Allow names what it takes", uri.path());
+    let mut response = respond(&Error::BadData(text));
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
 }

@@ -117,46 +117,7 @@ fn parse_time(text: &str) -> Result<i64, String> {
 
 /// `2026-11-22T01:02:03.5Z` or with an offset as `+02:00`.
 fn rfc3339_ms(text: &str) -> Option<i64> {
-    let (date, time) = text.split_once(['T', 't'])?;
-    let mut parts = date.splitn(3, '-').map(|part| (part.len(), part.parse::<i64>()));
-    let (Some((4, Ok(year))), Some((2, Ok(month))), Some((2, Ok(day)))) =
-        (parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    let split = time.find(['Z', 'z', '+', '-'])?;
-    let (clock, zone) = time.split_at(split);
-    let offset_minutes = match zone {
-        "Z" | "z" => 0,
-        _ => {
-            let (hours, minutes) = zone[1..].split_once(':')?;
-            let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
-            if zone.starts_with('-') { -minutes } else { minutes }
-        }
-    };
-    let mut parts = clock.splitn(3, ':');
-    let (hour, minute) = (parts.next()?.parse::<i64>().ok()?, parts.next()?.parse::<i64>().ok()?);
-    let seconds = parts.next()?.parse::<f64>().ok()?;
-    let month_days = [31, if is_leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let days_in_month = *month_days.get(usize::try_from(month - 1).ok()?)?;
-    let valid =
-        (1..=days_in_month).contains(&day) && hour < 24 && minute < 60 && (0.0..61.0).contains(&seconds);
-    let minutes = (days_from_civil(year, month, day) * 24 + hour) * 60 + minute - offset_minutes;
-    valid.then(|| minutes * 60_000 + (seconds * 1000.0) as i64)
-}
-
-fn is_leap(year: i64) -> bool {
-    (year % 4 == 0 && year % 100 != 0) || year % 400 == 0
-}
-
-/// Days since 1970-01-01 in the Gregorian calendar.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    // Years start in March, so that the leap day is the last one of a year.
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+    text.parse().ok().map(jiff::Timestamp::as_millisecond)
 }
 
 /// A duration as float seconds or as `1h30m`, in milliseconds.

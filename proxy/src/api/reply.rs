@@ -64,8 +64,15 @@ pub(crate) fn missing_text(missing: &[ShardId]) -> String {
     format!("partial answer: {word} {} {verb} no live replica", numbers(missing, ", "))
 }
 
+/// Ascending shards with runs written as `0-63`: thousands of them must still fit a header.
 pub(super) fn numbers(shards: &[ShardId], separator: &str) -> String {
-    shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+    let runs = shards.chunk_by(|one, next| one.0 + 1 == next.0);
+    let texts = runs.filter_map(|run| match run {
+        [] => None,
+        [one] => Some(one.to_string()),
+        [first, .., last] => Some(format!("{first}-{last}")),
+    });
+    texts.collect::<Vec<_>>().join(separator)
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {
@@ -118,5 +125,7 @@ mod tests {
         let error = Reply::default().missing(missing, true).unwrap_err();
         assert_eq!((error.kind().status(), error.to_string()), (503, text.to_owned()));
         assert_eq!(missing_text(&[ShardId(1)]), "partial answer: shard 1 has no live replica");
+        let many = (0..64).chain([66]).map(ShardId).collect::<Vec<_>>();
+        assert_eq!(missing_text(&many), "partial answer: shards 0-63, 66 have no live replica");
     }
 }

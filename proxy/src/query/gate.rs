@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tricord_runtime::Counted;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -22,21 +22,6 @@ pub(crate) struct Gate {
 pub(crate) struct Turn {
     _permit: OwnedSemaphorePermit,
     _running: Counted,
-}
-
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 struct Waiting<'a>(&'a AtomicUsize);

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tricord_fragment::{Fragment, FragmentStats, Partial};
 use tricord_metadata_client::Cluster;
 use tricord_model::{Epoch, NodeId, ShardId, Tenant};
+use tricord_runtime::Seldom;
 use tricord_wire::ErrorKind as WireKind;
 
 use crate::error::Error;
@@ -99,6 +100,8 @@ impl Default for ScatterConfig {
 /// The waits between rounds in which nobody could answer for a shard.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
 const MAX_WAIT: Duration = Duration::from_millis(400);
+/// How often the log says that answers are partial.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Sends fragments to data nodes.
 pub struct Scatter {
@@ -108,6 +111,7 @@ pub struct Scatter {
     metrics: Metrics,
     turn: AtomicU64,
     hedges: hedge::Allowance,
+    told_missing: Seldom,
 }
 
 /// What is still to be answered.
@@ -140,6 +144,7 @@ impl Scatter {
             metrics,
             turn: AtomicU64::new(0),
             hedges: hedge::Allowance::default(),
+            told_missing: Seldom::every(TELL_EVERY),
         }
     }
 
@@ -205,6 +210,12 @@ impl Scatter {
             }
         }
         self.metrics.missing_shards.inc_by(done.missing.len() as u64);
+        if !done.missing.is_empty()
+            && let Some(others) = self.told_missing.happened()
+        {
+            let shards = crate::api::shard_numbers(&done.missing);
+            tracing::warn!(shards, others, "answers lack shards that have no live replica");
+        }
         Ok(done)
     }
 

@@ -143,6 +143,7 @@ impl Replicas {
 
     /// Drops shards that live elsewhere, with all copies there.
     async fn sweep(self: &Arc<Self>, map: &ShardMap) {
+        let mut dropped_shards = 0_usize;
         for hosted in self.all() {
             let Some(config) = map.shard(hosted.id) else { continue };
             let complete = config.in_sync.len() >= (map.replicas.max(map.min_insync)) as usize;
@@ -157,9 +158,12 @@ impl Replicas {
                 replicas.store.drop_shard(id)
             });
             match dropped.await {
-                Ok(()) => tracing::info!(shard = id.0, "dropped a shard that has moved to other nodes"),
+                Ok(()) => dropped_shards += 1,
                 Err(error) => tracing::warn!(shard = id.0, %error, "cannot drop a shard that has moved"),
             }
+        }
+        if dropped_shards > 0 {
+            tracing::info!(shards = dropped_shards, "dropped shards that have moved to other nodes");
         }
     }
 }

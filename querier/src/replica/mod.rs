@@ -13,13 +13,13 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use tricord_metadata_client::Cluster;
 use tricord_model::{Epoch, NodeId, ShardId};
 use tricord_replication::{Action, Answers, RoleName, Shard, Timing};
-use tricord_runtime::Shutdown;
+use tricord_runtime::{Seldom, Shutdown};
 use tricord_wire::{Error, ErrorKind};
 
 pub(crate) use hosted::{Acknowledged, Hosted};
@@ -44,6 +44,7 @@ pub(crate) struct Replicas {
     peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
     answers: Mutex<HashMap<NodeId, Answers>>,
     snapshots: tokio::sync::Semaphore,
+    told_unanswered: Seldom,
     shutdown: Shutdown,
 }
 
@@ -77,6 +78,7 @@ impl Replicas {
             peers: Mutex::default(),
             answers: Mutex::default(),
             snapshots: tokio::sync::Semaphore::new(MAX_SNAPSHOTS),
+            told_unanswered: Seldom::every(Duration::from_secs(10)),
             shutdown: parts.shutdown,
         });
         for shard in replicas.store.shards() {

@@ -43,7 +43,9 @@ impl Replicas {
             }
             Err(error) => {
                 self.metrics.proposals("failed");
-                tracing::warn!(shard = hosted.id.0, %error, "metadata did not answer a proposal");
+                if let Some(others) = self.told_unanswered.happened() {
+                    tracing::warn!(shard = hosted.id.0, %error, others, "metadata did not answer proposals");
+                }
                 ProposalOutcome::Unknown
             }
         };
@@ -51,13 +53,14 @@ impl Replicas {
     }
 }
 
-/// A refusal comes back at every attempt while too few replicas live, so it is not news.
+/// Not news: metadata says how many configurations change, and a refusal comes back at every attempt while too few
+/// replicas live.
 fn report(wish: &ShardConfig, answer: &Proposal) {
     let ids = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
     let (shard, epoch) = (wish.shard.0, wish.epoch.0);
     let (in_sync, joining) = (ids(&wish.in_sync), ids(&wish.joining));
     if answer.accepted {
-        tracing::info!(shard, epoch, in_sync, joining, "metadata took the shard's new configuration");
+        tracing::debug!(shard, epoch, in_sync, joining, "metadata took the shard's new configuration");
     } else {
         let why = &answer.message;
         tracing::debug!(shard, epoch, in_sync, joining, %why, "metadata refused a configuration");

@@ -358,15 +358,18 @@ impl Cluster {
         self.members()?.first().call_patiently(limit, limit, ask).await
     }
 
-    /// Marks a node as leaving, or takes the mark back. Returns how many shards still have a copy there.
+    /// Marks a node as leaving, or takes the mark back. Asking again tells how far it is.
     ///
     /// # Errors
-    /// `NotFound` for an unknown node, or the last failure when no leader answered within `limit`.
-    pub async fn drain(&self, node: NodeId, undo: bool, limit: Duration) -> Result<u32, Error> {
-        let ask = |member: Arc<dyn Metadata>| async move {
-            member.drain(pb::DrainRequest { node: node.0, undo }).await
-        };
-        Ok(self.ask(limit, ask).await?.remaining)
+    /// `NotFound` for an unknown node, `Invalid` where the other nodes would be too few for writes, `Conflict` where
+    /// copies would be given up and the request does not allow that, or the last failure when no leader answered within
+    /// `limit`.
+    pub async fn drain(
+        &self,
+        request: pb::DrainRequest,
+        limit: Duration,
+    ) -> Result<pb::DrainResponse, Error> {
+        self.ask(limit, |member| async move { member.drain(request).await }).await
     }
 
     /// Adds a member to the metadata group, or removes one.

@@ -5,23 +5,27 @@
 //! decided by the root package, which hands in an [`OwnTelemetrySink`].
 
 mod budget;
+mod counted;
 mod error;
 mod health;
 mod logging;
 mod metrics;
 mod pool;
 mod process;
+mod seldom;
 mod server;
 mod shutdown;
 pub mod telemetry;
 
 pub use budget::{MemoryBudget, Reservation, machine_memory_bytes};
+pub use counted::Counted;
 pub use error::{Error, ErrorKind};
 pub use health::{Health, Readiness};
-pub use logging::{LogFormat, init_logging};
+pub use logging::{LogFormat, check_log_filter, init_logging};
 pub use metrics::{LATENCY_BUCKETS, Metrics, SIZE_BUCKETS, latency_histogram, size_histogram};
 pub use pool::{Pool, blocking};
 pub use process::{observe_process, resident_bytes};
+pub use seldom::Seldom;
 pub use server::{ServerLimits, bind, serve_grpc, serve_http, serve_with};
 pub use shutdown::Shutdown;
 pub use telemetry::OwnTelemetrySink;

@@ -25,14 +25,7 @@ pub enum LogFormat {
 /// # Errors
 /// When the filter cannot be parsed. A second call leaves the first one's logging as it is.
 pub fn init_logging(format: LogFormat, filter: &str, spans: Option<SpanBuffer>) -> Result<(), Error> {
-    // openraft tells every step of an election at level info, and several errors a second while a member is away,
-    // which the metadata service tells once itself; whoever wants more names it.
-    let quieter =
-        if filter.contains("openraft") { filter.to_owned() } else { format!("openraft=off,{filter}") };
-    let parsed = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(quieter)
-        .map_err(|error| Error::LogFilter { filter: filter.to_owned(), reason: error.to_string() })?;
+    let parsed = parse_filter(filter)?;
     let lines = match format {
         LogFormat::Text => {
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -44,4 +37,23 @@ pub fn init_logging(format: LogFormat, filter: &str, spans: Option<SpanBuffer>) 
     // A second start in one process (tests) keeps the first one's log.
     let _ = tracing_subscriber::registry().with(collected).with(lines.with_filter(parsed)).try_init();
     Ok(())
+}
+
+/// Whether a log filter can be understood.
+///
+/// # Errors
+/// [`Error::LogFilter`] with what is wrong.
+pub fn check_log_filter(filter: &str) -> Result<(), Error> {
+    parse_filter(filter).map(|_| ())
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, Error> {
+    // openraft tells every step of an election at level info, and several errors a second while a member is away,
+    // which the metadata service tells once itself; whoever wants more names it.
+    let quieter =
+        if filter.contains("openraft") { filter.to_owned() } else { format!("openraft=off,{filter}") };
+    EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(quieter)
+        .map_err(|error| Error::LogFilter { filter: filter.to_owned(), reason: error.to_string() })
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Semaphore;
 
+use crate::counted::Counted;
 use crate::metrics::Metrics;
 
 /// A bounded pool over tokio's blocking threads. Separate kinds of work take separate pools, so that queries cannot
@@ -17,22 +18,6 @@ pub struct Pool {
     waiting: Arc<AtomicI64>,
     waiting_gauge: Gauge,
     running_gauge: Gauge,
-}
-
-/// Takes its part of a gauge back when the waiting or running ends, however it ends.
-struct Counted<'a>(&'a Gauge);
-
-impl<'a> Counted<'a> {
-    fn new(gauge: &'a Gauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl Pool {

@@ -8,7 +8,7 @@ mod series;
 mod status;
 
 use axum::Router;
-use axum::http::Uri;
+use axum::extract::OriginalUri;
 use axum::response::Response;
 use axum::routing::{get, post};
 use tricord_fragment::{Fragment, FragmentBody};
@@ -50,7 +50,7 @@ pub(super) fn routes() -> Router<Proxy> {
         .route("/{*rest}", get(unknown).post(unknown))
 }
 
-async fn unknown(uri: Uri) -> Response {
+async fn unknown(uri: OriginalUri) -> Response {
     super::not_found(uri).await
 }
 

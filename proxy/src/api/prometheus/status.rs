@@ -111,19 +111,7 @@ pub(super) async fn runtimeinfo(State(proxy): State<Proxy>, asked: Asked) -> Rep
 
 /// A time in milliseconds as RFC 3339 in UTC.
 fn rfc3339(t_ms: i64) -> String {
-    let (days, millis) = (t_ms.div_euclid(86_400_000), t_ms.rem_euclid(86_400_000));
-    // Days to a date in the Gregorian calendar, with years that start in March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute) = (millis / 3_600_000, millis / 60_000 % 60);
-    let (second, fraction) = (millis / 1000 % 60, millis % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z")
+    jiff::Timestamp::from_millisecond(t_ms).map_or_else(|_| t_ms.to_string(), |time| format!("{time:.3}"))
 }
 
 /// `GET /status/walreplay`: a proxy is up only when there is nothing left to replay for it.

@@ -31,16 +31,23 @@ impl Rules {
     fn refuse(&self, time_ms: i64) -> Option<String> {
         let Self { retention_ms, future_ms, now_ms } = *self;
         if time_ms.unsigned_abs() > MAX_TIME_MS.unsigned_abs() {
-            return Some(format!("time {time_ms} ms is out of range"));
+            return Some(format!("time {time_ms} ms is out of range: are its units milliseconds?"));
         }
         if time_ms > now_ms.saturating_add(future_ms) {
-            return Some(format!("time {time_ms} ms is more than {future_ms} ms in the future"));
+            let (time, ahead) = (moment(time_ms), future_ms / 1000);
+            return Some(format!("time {time} is more than {ahead} s in the future: is a clock wrong?"));
         }
         let horizon = retention_ms.map(|retention| now_ms.saturating_sub(retention));
-        horizon
-            .filter(|horizon| time_ms < *horizon)
-            .map(|horizon| format!("time {time_ms} ms is before {horizon} ms, where retention ends"))
+        horizon.filter(|horizon| time_ms < *horizon).map(|horizon| {
+            format!("time {} is before {}, where retention ends", moment(time_ms), moment(horizon))
+        })
     }
+}
+
+/// A time in milliseconds for people: RFC 3339 in UTC.
+fn moment(time_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(time_ms)
+        .map_or_else(|_| format!("{time_ms} ms"), |time| time.to_string())
 }
 
 fn give_reason(counts: &mut Counts, of: &dyn std::fmt::Display, why: &str) {
