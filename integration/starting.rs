@@ -72,12 +72,13 @@ fn mistakes_in_settings_are_named() -> Result<()> {
     let file = dir.path().join("tricord.yaml");
     std::fs::write(&file, "retntion: 90d\n")?;
     let path = file.to_string_lossy();
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["config", "--config", &path], "retntion"),
         (&["config", "--config", "/nowhere/tricord.yaml"], "/nowhere/tricord.yaml"),
         (&["config", "--shards", "many"], "shards"),
         (&["--no-such-flag"], "--no-such-flag"),
         (&["config", "--log", "a=b=c"], "log filter"),
+        (&["config", "--querier-fsync", "maybe"], "\"maybe\" is none of always, interval"),
         (&["config", "--memory-limit", "0"], "memory_limit"),
         (&["config", "--http-listen", "7300"], "http_listen"),
         (&["config", "--retention", "soon"], "retention"),

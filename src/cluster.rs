@@ -30,13 +30,11 @@ pub(crate) async fn run(matches: &ArgMatches, settings: &Settings) -> Result<()>
         anybody_there(&addresses).await?;
     }
     let cluster = Cluster::connect(&addresses)?;
-    let asked = format!("asked {}: the --rpc-listen of metadata members", addresses.join(", "));
     match name {
         "init" => init(&cluster, settings, addresses, limit, matches).await,
         "status" => status(&cluster, limit, matches.get_flag("json")).await,
         _ => drain(&cluster, limit, matches).await,
     }
-    .context(asked)
 }
 
 /// Fails at once where no member listens. A birth waits instead: its members may be starting.
@@ -115,7 +113,8 @@ async fn drain(cluster: &Cluster, limit: Duration, matches: &ArgMatches) -> Resu
 }
 
 async fn status(cluster: &Cluster, limit: Duration, as_json: bool) -> Result<()> {
-    let status = cluster.status(limit).await.context("no metadata leader answered in time")?;
+    let unanswered = "no metadata leader answered: does --metadata name the --rpc-listen of its members?";
+    let status = cluster.status(limit).await.context(unanswered)?;
     let view = View::new(&status);
     let text = if as_json { format!("{:#}\n", view.json()) } else { view.text() };
     table::print(&text)

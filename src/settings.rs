@@ -258,7 +258,13 @@ pub(crate) fn load(sources: &Sources<'_>) -> Result<Settings> {
     }
     let settings: Settings = layers.merge(Serialized::defaults(given)).extract().map_err(|error| {
         let paths = error.path.join(".");
-        anyhow::anyhow!("setting {}: {}", if paths.is_empty() { "file" } else { &paths }, error.kind)
+        let reason = match &error.kind {
+            figment::error::Kind::UnknownVariant(given, known) => {
+                format!("{given:?} is none of {}", known.join(", "))
+            }
+            kind => kind.to_string(),
+        };
+        anyhow::anyhow!("setting {}: {reason}", if paths.is_empty() { "file" } else { &paths })
     })?;
     settings.check()?;
     Ok(settings)

@@ -41,6 +41,9 @@ pub(crate) fn check(state: &State, node: NodeId, allow_fewer_copies: bool) -> Re
 
 /// What keeps the last copies on a node, for people; empty once nothing is there.
 pub(crate) fn waits_for(state: &State, node: NodeId) -> String {
+    let others =
+        state.data_nodes().filter(|other| other.id != node && other.alive && !other.draining).count();
+    let can_leave = others >= state.min_insync.max(1) as usize;
     let mut dead = BTreeSet::new();
     let (mut catching_up, mut nowhere, mut soon) = (0, 0, 0);
     for (config, homes) in state.shards.iter().zip(&state.homes) {
@@ -50,7 +53,8 @@ pub(crate) fn waits_for(state: &State, node: NodeId) -> String {
         let missing = homes.iter().filter(|home| !config.in_sync.contains(home) || !state.is_alive(**home));
         let away = missing.clone().copied().filter(|home| !state.is_alive(*home)).collect::<Vec<_>>();
         match missing.count() {
-            _ if homes.contains(&node) => nowhere += 1,
+            _ if homes.contains(&node) && !can_leave => nowhere += 1,
+            _ if homes.contains(&node) => soon += 1,
             0 => soon += 1,
             _ if away.is_empty() => catching_up += 1,
             _ => dead.extend(away),

@@ -22,7 +22,8 @@ use crate::{Error, Ingester, Outcome, compute};
 pub(super) async fn export(ingester: Arc<Ingester>, signal: Signal, request: Request) -> Response {
     let observed = Observed::new(&ingester, "otlp_http");
     let encoding = Encoding::from_content_type(header(request.headers(), &CONTENT_TYPE));
-    let answer_in = encoding.unwrap_or(Encoding::Protobuf);
+    // Who sends neither is most likely a person, who reads JSON.
+    let answer_in = encoding.unwrap_or(Encoding::Json);
     let response = match received(&observed, signal, encoding, request).await {
         Ok(outcome) => status::accepted(signal, &outcome.rejected, answer_in),
         Err(error) => status::failed(&error, answer_in),
