@@ -9,6 +9,7 @@ mod hostile;
 mod layering;
 mod otel_sdk;
 mod own_telemetry;
+mod prometheus_api;
 mod single_process;
 mod starting;
 mod upstream_cases;

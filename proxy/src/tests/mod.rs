@@ -4,3 +4,5 @@ mod answers;
 mod api;
 mod cluster;
 mod failures;
+mod limits;
+mod stats;
