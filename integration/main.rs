@@ -10,6 +10,7 @@ mod layering;
 mod otel_sdk;
 mod own_telemetry;
 mod prometheus_api;
+mod remote_read;
 mod single_process;
 mod starting;
 mod upstream_cases;

@@ -12,6 +12,7 @@ pub mod merge;
 mod metrics;
 pub mod plan;
 pub mod query;
+mod remote_read;
 pub mod render;
 pub mod scatter;
 

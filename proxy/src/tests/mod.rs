@@ -5,4 +5,5 @@ mod api;
 mod cluster;
 mod failures;
 mod limits;
+mod remote_read;
 mod stats;

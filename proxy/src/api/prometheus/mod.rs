@@ -4,6 +4,7 @@ mod admin;
 mod explain;
 mod metadata;
 mod query;
+mod read;
 mod series;
 mod stats;
 mod status;
@@ -46,6 +47,7 @@ pub(super) fn routes() -> Router<Proxy> {
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/tsdb", get(status::tsdb))
         .route("/status/walreplay", get(status::walreplay))
+        .route("/read", post(read::read))
         .route("/admin/tsdb/{what}", post(admin::disabled).put(admin::disabled))
         .route("/admin/flush", post(admin::flush))
         // Everything else, `status/flags` among it: Grafana takes an answer there for another product.
