@@ -9,6 +9,8 @@ mod hostile;
 mod layering;
 mod otel_sdk;
 mod own_telemetry;
+mod prometheus_api;
+mod remote_read;
 mod single_process;
 mod starting;
 mod upstream_cases;

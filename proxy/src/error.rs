@@ -5,6 +5,13 @@ use std::time::Duration;
 use tricord_promql::eval::{ErrorKind as EvalKind, EvalError};
 use tricord_wire::ErrorKind as WireKind;
 
+/// The words of Prometheus for a query that passes the bound on samples.
+pub(crate) const TOO_MANY_SAMPLES: &str =
+    "query processing would load too many samples into memory in query execution";
+/// What helps then.
+pub(crate) const HOLD_FEWER_SAMPLES: &str =
+    "ask for fewer series, a shorter range or a longer step, or raise the proxy's max_samples";
+
 /// A query or request that failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -117,7 +124,10 @@ impl Error {
 
 impl From<EvalError> for Error {
     fn from(error: EvalError) -> Self {
-        let text = error.to_string();
+        let text = match error {
+            EvalError::TooManySamples(_) => format!("{error}: {HOLD_FEWER_SAMPLES}"),
+            _ => error.to_string(),
+        };
         match error.kind() {
             EvalKind::BadData => Self::BadData(text),
             EvalKind::Execution => Self::Execution(text),

@@ -1,8 +1,9 @@
 //! The query proxy: Grafana's APIs in, fragments out to data nodes, partials merged.
 //!
 //! A request goes `api` → `plan` → `scatter` → `merge` → the engine of `tricord_promql` over what was merged → `render`.
-//! Only `api`, `query` and `scatter` are asynchronous; planning, merging and rendering are plain functions. The proxy
-//! keeps no state but its view of the cluster.
+//! Remote read takes the same way without plan and engine. Only `api`, `query`, `scatter` and the front of
+//! `remote_read` are asynchronous; planning, merging, rendering and encoding are plain functions. The proxy keeps no
+//! state but its view of the cluster.
 
 pub mod api;
 mod config;
@@ -11,6 +12,7 @@ pub mod merge;
 mod metrics;
 pub mod plan;
 pub mod query;
+mod remote_read;
 pub mod render;
 pub mod scatter;
 
@@ -124,9 +126,14 @@ impl Proxy {
             Ok(_) => "partial",
             Err(error) => error.kind().as_str(),
         };
+        self.count(kind, outcome, started);
+        result
+    }
+
+    /// Counts a query that ends now.
+    pub(crate) fn count(&self, kind: &'static str, outcome: &'static str, started: Instant) {
         self.metrics().queries.get_or_create(&QueryLabels { kind, outcome }).inc();
         self.metrics().query_seconds.observe(started.elapsed().as_secs_f64());
-        result
     }
 }
 

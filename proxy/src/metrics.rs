@@ -10,7 +10,7 @@ use tricord_runtime::latency_histogram;
 /// Queries by kind and outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct QueryLabels {
-    /// `instant`, `range`, `series`, `labels`, `exemplars`, `metadata`, `status` or `trace`.
+    /// `instant`, `range`, `series`, `labels`, `exemplars`, `metadata`, `status`, `read` or `trace`.
     pub kind: &'static str,
     /// `ok`, `partial`, or the class of the error.
     pub outcome: &'static str,

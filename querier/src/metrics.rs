@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) spans: Counter,
     pub(crate) rejected: Family<Labels, Counter>,
     pub(crate) queries: Family<Labels, Counter>,
+    pub(crate) cancelled: Counter,
     pub(crate) query_seconds: Histogram,
     pub(crate) partial_bytes: Histogram,
     pub(crate) maintenance_failures: Counter,
@@ -60,6 +61,10 @@ impl Metrics {
             spans: metrics.counter("tricord_querier_spans", "Spans accepted"),
             rejected: metrics.family("tricord_querier_rejected", "Items refused for good, by kind"),
             queries: metrics.family("tricord_querier_fragments", "Query fragments, by outcome"),
+            cancelled: metrics.counter(
+                "tricord_querier_fragments_cancelled",
+                "Query fragments that stopped since nobody waits for them any more",
+            ),
             query_seconds: metrics.histogram(
                 "tricord_querier_fragment_seconds",
                 "Time to run a query fragment, waiting included",

@@ -112,17 +112,27 @@ impl Service {
         };
         let store = self.replicas.store.clone();
         let ids: Vec<ShardId> = shards.iter().map(|(shard, _)| *shard).collect();
+        let stopped = self.metrics.cancelled.clone();
         let work = self.queries.run(move || {
             if cancelled.load(Ordering::Relaxed) {
+                stopped.inc();
                 return Err(Error::new(ErrorKind::Cancelled, "the query was cancelled while it waited"));
             }
             let max_bytes = fragment.limits.max_bytes;
             let started = std::time::Instant::now();
-            let mut partial = exec::run(&store, &tenant, &ids, &fragment, cancelled)?;
+            // Counted here: the caller, who would count the outcome, may be gone.
+            let counted = |error: Error| {
+                stopped.inc_by(u64::from(error.kind == ErrorKind::Cancelled));
+                error
+            };
+            let mut partial = exec::run(&store, &tenant, &ids, &fragment, cancelled).map_err(counted)?;
             partial.stats.micros = started.elapsed().as_micros() as u64;
             let bytes = partial.encode().map_err(Error::internal)?;
             if bytes.len() as u64 > max_bytes {
-                let text = format!("the query's result passes {max_bytes} bytes on one data node: narrow it");
+                let text = format!(
+                    "the query's result has more than {max_bytes} bytes on one data node: aggregate more, ask for a \
+                     shorter range or a longer step, or raise the proxy's max_partial_bytes"
+                );
                 return Err(Error::new(ErrorKind::Limit, text));
             }
             Ok(Bytes::from(bytes))

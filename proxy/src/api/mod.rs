@@ -1,6 +1,6 @@
 //! The HTTP faces of the proxy. Each request becomes an [`Asked`], each answer a [`Reply`] or an [`Error`].
 
-mod asked;
+pub(crate) mod asked;
 mod jaeger;
 pub mod params;
 mod prometheus;

@@ -4,7 +4,9 @@ use tricord_fragment::{Partial, PartialBody, PromqlFragment};
 use tricord_model::Labels;
 use tricord_promql::aggregate::{GroupState, finish};
 use tricord_promql::ast::{AggregateOp, Pos};
-use tricord_promql::eval::{AggregateParam, EvalOptions, PartialSpec, Sources, merge_same_labels};
+use tricord_promql::eval::{
+    AggregateParam, EvalOptions, PartialSpec, Sources, StepSamples, merge_same_labels,
+};
 use tricord_promql::value::{ABSENT, Annotations, Column, Grid, is_absent};
 
 use crate::error::Error;
@@ -12,23 +14,27 @@ use crate::plan::promql::{Finish, Part};
 
 /// The merged parts of a plan, by their ids.
 #[derive(Debug, Default)]
-pub struct Columns(Vec<Vec<Column>>);
+pub struct Columns(Vec<(Vec<Column>, Option<StepSamples>)>);
 
 impl Columns {
-    /// Adds the next part.
-    pub fn push(&mut self, columns: Vec<Column>) {
-        self.0.push(columns);
+    /// Adds the next part, with what its steps have taken where that was counted.
+    pub fn push(&mut self, columns: Vec<Column>, steps: Option<StepSamples>) {
+        self.0.push((columns, steps));
     }
 
     /// How many series each part has.
     pub fn sizes(&self) -> impl Iterator<Item = usize> + '_ {
-        self.0.iter().map(Vec::len)
+        self.0.iter().map(|(columns, _)| columns.len())
     }
 }
 
 impl Sources for Columns {
     fn columns(&self, id: usize) -> Option<&[Column]> {
-        self.0.get(id).map(Vec::as_slice)
+        self.0.get(id).map(|(columns, _)| columns.as_slice())
+    }
+
+    fn steps(&self, id: usize) -> Option<&StepSamples> {
+        self.0.get(id).and_then(|(_, steps)| steps.as_ref())
     }
 }
 

@@ -141,6 +141,7 @@ impl Planner<'_> {
             default_subquery_step_ms: self.options.default_subquery_step_ms,
             delayed_name_removal: self.options.delayed_name_removal,
             start_timestamps: self.options.start_timestamps,
+            count_steps: self.options.count_steps,
             aggregate,
         };
         let part = Part { fragment, finish };

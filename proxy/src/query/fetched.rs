@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tricord_model::{Labels, Matcher, Points};
 use tricord_promql::storage::{Selection, Storage, StorageError};
 
+use crate::error::{HOLD_FEWER_SAMPLES, TOO_MANY_SAMPLES};
+
 /// A selection that the evaluation made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -60,8 +62,8 @@ impl Storage for Fetched {
         };
         let samples: usize = series.iter().map(|(_, points)| points.len()).sum();
         if samples as u64 > selection.max_samples {
-            let text = "query processing would load too many samples into memory in query execution";
-            return Err(StorageError::Limit(text.to_owned()));
+            let text = format!("{TOO_MANY_SAMPLES}: {HOLD_FEWER_SAMPLES}");
+            return Err(StorageError::Limit(text));
         }
         Ok(series.to_vec())
     }

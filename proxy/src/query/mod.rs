@@ -5,21 +5,21 @@ mod gate;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use tricord_fragment::{Fragment, FragmentBody, FragmentStats, LabelQuery};
 use tricord_model::{ShardId, Tenant};
 use tricord_promql::ast::Expr;
-use tricord_promql::eval::{EvalError, EvalOptions, EvalStats, Evaluated, evaluate, has_order};
+use tricord_promql::eval::{EvalError, EvalOptions, EvalStats, Evaluated, StepSamples, evaluate, has_order};
 use tricord_promql::value::{Annotations, Grid, QueryValue};
 
 use crate::config::Settings;
-use crate::error::Error;
+use crate::error::{Error, HOLD_FEWER_SAMPLES, TOO_MANY_SAMPLES};
 use crate::merge;
 use crate::merge::promql::Columns;
 use crate::metrics::Metrics;
-use crate::plan::promql::{Plan, plan};
+use crate::plan::promql::{Part, Plan, plan};
 use crate::plan::pushdown;
 use crate::scatter::{CallReport, Job, Scatter, Scattered, Shards, Spread};
 
@@ -41,6 +41,8 @@ pub struct Question {
     pub now_ms: i64,
     /// When the asker gives up.
     pub deadline: Instant,
+    /// Whether samples are counted step by step, for [`EvalStats::steps`] of the answer.
+    pub count_steps: bool,
 }
 
 /// What a part of the plan took.
@@ -50,6 +52,27 @@ pub struct PartReport {
     pub calls: Vec<CallReport>,
     /// Series or groups after merging.
     pub columns: usize,
+}
+
+impl PartReport {
+    /// What all nodes took at the steps of the part's grid, where it was counted.
+    fn steps(&self, part: &Part) -> Option<StepSamples> {
+        let fragment = &part.fragment;
+        let mut sum = fragment.count_steps.then(|| StepSamples::new(fragment.grid.steps()))?;
+        self.calls.iter().filter_map(|call| call.stats.steps.as_ref()).for_each(|steps| sum.add(steps));
+        Some(sum)
+    }
+}
+
+/// Where a query's time went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Waiting for its turn.
+    pub queued: Duration,
+    /// Planning, and what the data nodes did.
+    pub prepared: Duration,
+    /// Evaluating the rest here.
+    pub evaluated: Duration,
 }
 
 /// An answered query.
@@ -69,8 +92,10 @@ pub struct Answer {
     pub raw: Vec<CallReport>,
     /// All fragments' costs together.
     pub stats: FragmentStats,
-    /// What the evaluation here took.
+    /// What the evaluation here took; its steps are those of the whole query.
     pub evaluation: EvalStats,
+    /// Where the time went.
+    pub timings: Timings,
 }
 
 /// How often the rest may ask for further samples: what `info` selects depends on what it has read.
@@ -96,7 +121,9 @@ impl Drop for CancelOnDrop {
 impl Engine {
     /// Answers a query. Dropping the future cancels it everywhere.
     pub(crate) async fn answer(&self, question: &Question) -> Result<Answer, Error> {
+        let arrived = Instant::now();
         let _turn = self.gate.enter(question.deadline).await?;
+        let entered = Instant::now();
         let cancelled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let options = self.options(question, &cancelled.0);
         let plan = plan(&question.expr, question.grid, &options)?;
@@ -111,6 +138,7 @@ impl Engine {
             raw: vec![],
             stats: FragmentStats::default(),
             evaluation: EvalStats::default(),
+            timings: Timings { queued: entered - arrived, ..Timings::default() },
             plan,
         };
         for one in &mut scattered {
@@ -120,7 +148,10 @@ impl Engine {
         }
         answer.refuse_absence(&question.expr)?;
         let columns = self.merge(&mut answer, scattered).await?;
+        answer.timings.prepared = entered.elapsed();
+        let merged = Instant::now();
         self.evaluate(question, options, Arc::new(columns), &mut answer).await?;
+        answer.timings.evaluated = merged.elapsed();
         self.metrics.samples.inc_by(answer.stats.samples);
         Ok(answer)
     }
@@ -134,6 +165,7 @@ impl Engine {
             max_samples: config.max_samples,
             default_subquery_step_ms: self.settings.default_subquery_step_ms,
             cancelled: Some(cancelled.clone()),
+            count_steps: question.count_steps,
             ..EvalOptions::new(question.grid)
         }
     }
@@ -164,11 +196,14 @@ impl Engine {
             return Err(too_many_samples(self.settings.config.max_samples));
         }
         let parts = answer.plan.parts.clone();
+        let steps: Vec<Option<StepSamples>> =
+            parts.iter().zip(&answer.parts).map(|(part, report)| report.steps(part)).collect();
         let merged = tricord_runtime::blocking(move || {
             let mut columns = Columns::default();
             let mut annotations = Annotations::default();
-            for (part, scattered) in parts.iter().zip(scattered) {
-                columns.push(merge::promql::columns(part, scattered.partials, &mut annotations)?);
+            for ((part, steps), scattered) in parts.iter().zip(steps).zip(scattered) {
+                let merged = merge::promql::columns(part, scattered.partials, &mut annotations)?;
+                columns.push(merged, steps);
             }
             Ok::<_, Error>((columns, annotations))
         });
@@ -279,9 +314,6 @@ fn in_order(value: QueryValue, expr: &Expr) -> QueryValue {
     }
 }
 
-fn too_many_samples(limit: u64) -> Error {
-    Error::Execution(format!(
-        "query processing would load too many samples into memory in query execution: more than {limit}; ask for \
-         fewer series or a shorter range, or raise the proxy's max_samples"
-    ))
+pub(crate) fn too_many_samples(limit: u64) -> Error {
+    Error::Execution(format!("{TOO_MANY_SAMPLES}: more than {limit}; {HOLD_FEWER_SAMPLES}"))
 }

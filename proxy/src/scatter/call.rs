@@ -51,11 +51,11 @@ impl Scatter {
             Ok((decode(bytes).await?, size))
         };
         match answer.await {
-            Ok((partial, bytes)) => {
+            Ok((mut partial, bytes)) => {
                 let micros = started.elapsed().as_micros() as u64;
                 self.metrics.fragment_seconds.observe(micros as f64 / 1e6);
                 self.metrics.partial_bytes.inc_by(bytes);
-                let stats = partial.stats;
+                let stats = std::mem::take(&mut partial.stats);
                 Ok((partial, CallReport { node, shards: ids, stats, micros, bytes }))
             }
             Err(error) => Err(Refused { node, shards: ids, error }),

@@ -249,6 +249,8 @@ impl Scatter {
             WireKind::Internal => {
                 !refused.shards.iter().any(|shard| progress.tried.iter().any(|(s, _)| s == shard))
             }
+            // The node's deadline is the query's own.
+            WireKind::Timeout => return Err(timed_out()),
             _ => false,
         };
         if !elsewhere {
@@ -265,7 +267,9 @@ impl Scatter {
 
 /// The error at a query's deadline.
 pub(crate) fn timed_out() -> Error {
-    Error::Timeout("query timed out in query execution: ask for less, or raise the query timeout".to_owned())
+    let text = "query timed out in query execution: ask for less, or raise the request's timeout and the proxy's \
+                query_timeout";
+    Error::Timeout(text.to_owned())
 }
 
 /// One request per node, or one per shard.

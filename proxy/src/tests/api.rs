@@ -76,6 +76,20 @@ async fn mistakes_are_told_in_prometheus_words() {
         ("series", "no match[] parameter provided"),
         ("labels?match[]={a=~\".*\"}", "match[] must contain at least one non-empty matcher"),
         ("query?query=up&limit=-1", "invalid parameter \"limit\": limit must be non-negative"),
+        (
+            "series?match[]={a=~\".*\"}",
+            "invalid parameter \"match[]\": match[] must contain at least one non-empty matcher",
+        ),
+        (
+            "query?query=up&timeout=soon",
+            "invalid parameter \"timeout\": cannot parse \"soon\" to a valid duration",
+        ),
+        (
+            "query?query=up&lookback_delta=far",
+            "error parsing lookback delta duration: cannot parse \"far\" to a valid duration",
+        ),
+        ("query_exemplars?query=up&start=2&end=1", "end timestamp must not be before start timestamp"),
+        ("query_exemplars?query=sum(", "1:5: parse error: unclosed left parenthesis"),
     ] {
         let path = path.replace('{', "%7B").replace('}', "%7D").replace('"', "%22");
         let (status, body) = cluster.get(&format!("/api/v1/{path}")).await;
@@ -90,6 +104,51 @@ async fn mistakes_are_told_in_prometheus_words() {
     let (status, body) =
         cluster.get(&format!("/api/v1/query?time=400&query={}", escaped("up * on (job) up"))).await;
     assert_eq!((status, &body["errorType"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("execution")));
+}
+
+#[tokio::test]
+async fn a_request_may_look_back_further_or_less() {
+    let cluster = cluster();
+    // The last samples are at 600 s.
+    for (lookback, found) in [("", 12), ("99s", 0), ("100", 0), ("101", 12), ("-1", 12)] {
+        let path = format!("/api/v1/query?query=up&time=700&lookback_delta={lookback}");
+        let (_, body) = cluster.get(&path).await;
+        assert_eq!(body["data"]["result"].as_array().unwrap().len(), found, "{lookback}: {body}");
+        let path =
+            format!("/api/v1/query_range?query=up&start=700&end=710&step=20&lookback_delta={lookback}");
+        let (_, body) = cluster.get(&path).await;
+        assert_eq!(body["data"]["result"].as_array().unwrap().len(), found, "{lookback}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn lists_are_cut_at_a_limit_and_say_so() {
+    let cluster = cluster();
+    for (path, all) in [
+        ("query?query=up&time=400", 12),
+        ("query?query=up[1m]&time=400", 12),
+        ("query_range?query=up&start=400&end=410&step=5", 12),
+        ("series?match[]=up", 12),
+        ("labels?", 6),
+        ("label/__name__/values?", 7),
+    ] {
+        for limit in [0, 1, all, all + 1] {
+            let (_, body) = cluster.get(&format!("/api/v1/{path}&limit={limit}")).await;
+            let list = body["data"].as_array().or(body["data"]["result"].as_array()).unwrap().len();
+            let cut = limit == 1;
+            assert_eq!(list, if cut { 1 } else { all }, "{path} {limit}: {body}");
+            let warnings = if cut { json!(["results truncated due to limit"]) } else { json!(null) };
+            assert_eq!(body["warnings"], warnings, "{path} {limit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_admin_api_is_off() {
+    for what in ["delete_series", "clean_tombstones", "snapshot"] {
+        let (status, body) = cluster().post(&format!("/api/v1/admin/tsdb/{what}"), "").await;
+        assert_eq!((status, &body["errorType"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unavailable")));
+    }
 }
 
 #[tokio::test]
@@ -134,6 +193,9 @@ async fn texts_are_formatted_and_parsed() {
     assert_eq!(body["data"], json!("sum by (job) (up)"));
     let (_, body) = cluster.get("/api/v1/parse_query?query=up").await;
     assert_eq!(body["data"]["type"], json!("vectorSelector"));
+    let (_, body) = cluster.post("/api/v1/parse_query", "query=up%5B5m%2B1m%5D").await;
+    assert_eq!(body["data"]["rangeExpr"]["op"], json!("+"), "{body}");
+    assert_eq!(body["data"]["offsetExpr"], json!(null), "{body}");
 }
 
 #[tokio::test]

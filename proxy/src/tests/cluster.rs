@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -26,7 +27,7 @@ use tricord_routing::{NodeInfo, NodeRole, ShardConfig, ShardMap, series_shard};
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{DataNode, Error as WireError, ErrorKind, ResponseStream};
 
-use crate::{Config, Deps, Proxy};
+use crate::{Config, Deps, Metrics, Proxy};
 
 /// Series with their samples.
 #[derive(Clone, Default)]
@@ -96,7 +97,10 @@ fn run(memory: &Memory, body: &FragmentBody) -> Result<Partial, WireError> {
                 until_ms: query.end_ms,
                 max_samples: u64::MAX,
             };
-            Partial::of(PartialBody::Raw(memory.select(&selection).unwrap()))
+            let series = memory.select(&selection).unwrap();
+            let samples = series.iter().map(|(_, points)| points.len() as u64).sum();
+            let stats = FragmentStats { samples, series: series.len() as u64, ..FragmentStats::default() };
+            Partial { stats, ..Partial::of(PartialBody::Raw(series)) }
         }
         FragmentBody::Series(query) => Partial::of(PartialBody::Series(series(query))),
         FragmentBody::LabelNames(query) => names(
@@ -123,6 +127,7 @@ fn run_promql(memory: &Memory, fragment: &tricord_fragment::PromqlFragment) -> R
     let options = EvalOptions {
         lookback_ms: fragment.lookback_ms,
         delayed_name_removal: fragment.delayed_name_removal,
+        count_steps: fragment.count_steps,
         ..EvalOptions::new(fragment.query)
     };
     let failed = |error: tricord_promql::eval::EvalError| WireError::new(ErrorKind::Limit, error.to_string());
@@ -146,8 +151,13 @@ fn run_promql(memory: &Memory, fragment: &tricord_fragment::PromqlFragment) -> R
             (PartialBody::Groups(groups), annotations, stats)
         }
     };
-    let stats =
-        FragmentStats { samples: stats.samples_read, series: stats.series, ..FragmentStats::default() };
+    let stats = FragmentStats {
+        samples: stats.samples_read,
+        series: stats.series,
+        peak_samples: stats.peak_samples,
+        steps: stats.steps,
+        ..FragmentStats::default()
+    };
     Ok(Partial { annotations, stats, truncated: false, body })
 }
 
@@ -201,6 +211,7 @@ pub(super) struct FakeCluster {
     pub(super) nodes: Vec<Arc<FakeNode>>,
     pub(super) cluster: Cluster,
     router: Router,
+    metrics: Metrics,
 }
 
 impl FakeCluster {
@@ -256,7 +267,24 @@ impl FakeCluster {
         };
         let deps = Deps { cluster: cluster.clone(), metrics: tricord_runtime::Metrics::new() };
         let proxy = Proxy::new(config, deps).unwrap();
-        Self { nodes: fakes, cluster, router: proxy.router() }
+        Self { nodes: fakes, cluster, router: proxy.router(), metrics: proxy.metrics().clone() }
+    }
+
+    pub(super) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Waits until something holds.
+    pub(super) async fn until(&self, mut holds: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "it never came to that");
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, Vec<u8>) {

@@ -4,3 +4,6 @@ mod answers;
 mod api;
 mod cluster;
 mod failures;
+mod limits;
+mod remote_read;
+mod stats;

@@ -25,7 +25,7 @@ impl Ask {
         if truncated && self.bounded {
             let text = format!(
                 "more than {} results on one data node: narrow the matchers or the time range, ask with a limit, or \
-                 raise max_series",
+                 raise the proxy's max_series",
                 self.keep
             );
             return Err(Error::new(tricord_wire::ErrorKind::Limit, text));

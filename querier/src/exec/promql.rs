@@ -27,14 +27,20 @@ impl Storage for Samples<'_> {
         let series =
             self.reader.select(selection.matchers, selection.after_ms, selection.until_ms, max_samples);
         let series = series.map_err(|error| to_storage_error(&error))?;
-        if series.len() as u64 > self.limits.max_series {
-            return Err(StorageError::Limit(format!(
-                "a selector matches more than {} series on one data node: narrow it, or raise max_series",
-                self.limits.max_series
-            )));
-        }
+        check_series(&series, self.limits).map_err(|error| StorageError::Limit(error.message))?;
         Ok(series)
     }
+}
+
+fn check_series(series: &[(Labels, Points)], limits: QueryLimits) -> Result<(), Error> {
+    if series.len() as u64 <= limits.max_series {
+        return Ok(());
+    }
+    let text = format!(
+        "a selector matches more than {} series on one data node: narrow it, or raise the proxy's max_series",
+        limits.max_series
+    );
+    Err(Error::new(tricord_wire::ErrorKind::Limit, text))
 }
 
 fn to_storage_error(error: &crate::storage::Error) -> StorageError {
@@ -62,6 +68,7 @@ pub(super) fn run(
         max_samples: limits.max_samples,
         default_subquery_step_ms: fragment.default_subquery_step_ms,
         cancelled: Some(cancelled.clone()),
+        count_steps: fragment.count_steps,
         ..EvalOptions::new(fragment.query)
     };
     let storage = Samples { reader, limits };
@@ -84,6 +91,8 @@ pub(super) fn run(
         series: stats.series,
         samples: stats.samples_read,
         bytes: reader.bytes_read(),
+        peak_samples: stats.peak_samples,
+        steps: stats.steps,
         ..FragmentStats::default()
     };
     Ok(Partial { annotations, stats, truncated: false, body })
@@ -98,11 +107,13 @@ pub(super) fn raw(reader: &Reader, query: &LabelQuery, limits: QueryLimits) -> R
     // The query's start is inclusive, the reader's is not.
     let series =
         reader.select(matchers, query.start_ms.saturating_sub(1), query.end_ms, limits.max_samples)?;
+    check_series(&series, limits)?;
     let samples = series.iter().map(|(_, points)| points.len() as u64).sum();
     let stats = FragmentStats {
         series: series.len() as u64,
         samples,
         bytes: reader.bytes_read(),
+        peak_samples: samples,
         ..FragmentStats::default()
     };
     Ok(Partial { stats, ..Partial::of(PartialBody::Raw(series)) })
@@ -135,5 +146,13 @@ fn failed(error: &EvalError) -> Error {
         eval::ErrorKind::Canceled => K::Cancelled,
         eval::ErrorKind::Internal => K::Internal,
     };
-    Error::new(kind, error.to_string())
+    let message = match error {
+        EvalError::TooManySamples(_) => format!("{error}: {TOO_MANY_SAMPLES}"),
+        _ => error.to_string(),
+    };
+    Error::new(kind, message)
 }
+
+/// What helps a query that holds too many samples.
+const TOO_MANY_SAMPLES: &str =
+    "ask for fewer series, a shorter range or a longer step, or raise the proxy's max_samples";

@@ -19,7 +19,7 @@ pub(crate) enum Error {
     },
     /// A query would read more than it may.
     #[error(
-        "the query reads more than {limit} {what}: narrow its selectors or its time range, or raise the limit"
+        "the query reads more than {limit} {what}: narrow its selectors or its time range, or raise the proxy's max_{what}"
     )]
     Limit {
         /// samples, series, …

@@ -124,6 +124,9 @@ pub struct PromqlFragment {
     pub delayed_name_removal: bool,
     /// Whether start timestamps are used.
     pub start_timestamps: bool,
+    /// Whether samples are counted step by step.
+    #[serde(default)]
+    pub count_steps: bool,
     /// Folds the columns into groups.
     pub aggregate: Option<AggregateSpec>,
 }

@@ -1,6 +1,7 @@
 //! Bounds that travel with a fragment, and the counts that come back.
 
 use serde::{Deserialize, Serialize};
+use tricord_promql::eval::StepSamples;
 
 /// What a fragment may use on one data node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +21,7 @@ impl Default for QueryLimits {
 }
 
 /// What a fragment has cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FragmentStats {
     /// Series matched by all selectors.
     pub series: u64,
@@ -32,15 +33,23 @@ pub struct FragmentStats {
     pub bytes: u64,
     /// Time spent on the data node, in microseconds.
     pub micros: u64,
+    /// The most samples held at once.
+    #[serde(default)]
+    pub peak_samples: u64,
+    /// Samples by the steps of the fragment's grid, where it asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<StepSamples>,
 }
 
 impl FragmentStats {
-    /// Adds another fragment's costs.
+    /// Adds another fragment's costs but for the steps, which lie on that fragment's own grid. Fragments run at the
+    /// same time, so what they hold adds up.
     pub fn add(&mut self, other: &Self) {
         self.series += other.series;
         self.samples += other.samples;
         self.spans += other.spans;
         self.bytes += other.bytes;
         self.micros += other.micros;
+        self.peak_samples += other.peak_samples;
     }
 }

@@ -4,10 +4,12 @@
 //! The binary's path is an argument (tests of the root package have it in `CARGO_BIN_EXE_tricord`). Everything polls
 //! with a deadline. Logs of processes go to stderr when a test fails.
 
+pub mod chunks;
 mod client;
 mod cluster;
 mod ports;
 mod process;
+pub mod remote_read;
 mod remote_write;
 mod single;
 mod wait;

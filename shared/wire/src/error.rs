@@ -159,6 +159,8 @@ impl From<Status> for Error {
         let transport = match status.code() {
             Code::Unknown => ErrorKind::Unavailable,
             Code::ResourceExhausted | Code::OutOfRange => ErrorKind::Limit,
+            // So the transport ends a call at its deadline. Who gives a call up does not read how it ended.
+            Code::Cancelled => ErrorKind::Timeout,
             code => ErrorKind::from_code(code),
         };
         let retry_after = text(RETRY_KEY).and_then(|wait| wait.parse().ok()).map(Duration::from_millis);
@@ -169,6 +171,13 @@ impl From<Status> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_the_transport_ends_has_run_out_of_time() {
+        assert_eq!(Error::from(Status::cancelled("Timeout expired")).kind, ErrorKind::Timeout);
+        let cancelled = Error::new(ErrorKind::Cancelled, "by whoever asked");
+        assert_eq!(Error::from(Status::from(cancelled)).kind, ErrorKind::Cancelled);
+    }
 
     #[test]
     fn every_kind_survives_both_faces() {

@@ -9,6 +9,12 @@ use crate::Proxy;
 use crate::api::Reply;
 use crate::error::Error;
 
+/// `POST|PUT /admin/tsdb/…`: as of a Prometheus whose admin API is not enabled.
+pub(super) async fn disabled() -> Error {
+    let text = "admin APIs disabled: Tricord drops data by its retention alone";
+    Error::Unavailable(text.to_owned())
+}
+
 /// `POST /admin/flush`: every data node seals and writes out what it has in memory.
 pub(super) async fn flush(State(proxy): State<Proxy>) -> Result<Reply, Error> {
     let cluster = proxy.scatter().cluster();

@@ -5,6 +5,7 @@ use tricord_fragment::{FragmentBody, LabelQuery};
 use tricord_promql::parser::parse;
 
 use crate::Proxy;
+use crate::api::params::{MAX_TIME_MS, MIN_TIME_MS};
 use crate::api::{Asked, Reply};
 use crate::error::Error;
 use crate::merge::lists;
@@ -37,13 +38,12 @@ fn number(asked: &Asked, name: &str) -> Result<u64, Error> {
 pub(super) async fn exemplars(State(proxy): State<Proxy>, asked: Asked) -> Result<Reply, Error> {
     let answer = async {
         let (start_ms, end_ms) = (exemplar_time(&asked, "start")?, exemplar_time(&asked, "end")?);
-        let start_ms = start_ms.unwrap_or(asked.now_ms.saturating_sub(3_600_000));
-        let end_ms = end_ms.unwrap_or(asked.now_ms);
+        let (start_ms, end_ms) = (start_ms.unwrap_or(MIN_TIME_MS), end_ms.unwrap_or(MAX_TIME_MS));
         if end_ms < start_ms {
-            return Err(Error::parameter("end", "end timestamp must not be before start timestamp"));
+            return Err(Error::BadData("end timestamp must not be before start timestamp".to_owned()));
         }
         let expr = parse(asked.params.get("query"), &proxy.parser_options());
-        let expr = expr.map_err(|error| Error::parameter("query", error))?;
+        let expr = expr.map_err(|error| Error::BadData(error.to_string()))?;
         let matchers: Vec<_> =
             expr.selectors().into_iter().map(|selector| selector.matchers.clone()).collect();
         if matchers.is_empty() {

@@ -4,7 +4,9 @@ mod admin;
 mod explain;
 mod metadata;
 mod query;
+mod read;
 mod series;
+mod stats;
 mod status;
 
 use axum::Router;
@@ -45,6 +47,8 @@ pub(super) fn routes() -> Router<Proxy> {
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/tsdb", get(status::tsdb))
         .route("/status/walreplay", get(status::walreplay))
+        .route("/read", post(read::read))
+        .route("/admin/tsdb/{what}", post(admin::disabled).put(admin::disabled))
         .route("/admin/flush", post(admin::flush))
         // Everything else, `status/flags` among it: Grafana takes an answer there for another product.
         .route("/{*rest}", get(unknown).post(unknown))
@@ -84,13 +88,13 @@ impl Proxy {
     }
 }
 
-/// The matchers of all `match[]`.
-fn match_sets(asked: &Asked) -> Result<Vec<Vec<Matcher>>, Error> {
+/// The matchers of all `match[]`; the error is the reason, in Prometheus' words.
+fn match_sets(asked: &Asked) -> Result<Vec<Vec<Matcher>>, String> {
     let mut sets = Vec::new();
     for text in asked.params.all("match[]") {
-        let matchers = parse_selector(text).map_err(|error| Error::parameter("match[]", error))?;
+        let matchers = parse_selector(text).map_err(|error| error.to_string())?;
         if matchers.iter().all(Matcher::matches_empty) {
-            return Err(Error::BadData("match[] must contain at least one non-empty matcher".to_owned()));
+            return Err("match[] must contain at least one non-empty matcher".to_owned());
         }
         sets.push(matchers);
     }

@@ -10,6 +10,7 @@ use tricord_promql::json::to_json;
 use tricord_promql::parser::parse;
 use tricord_promql::value::{Grid, QueryValue};
 
+use super::stats;
 use crate::Proxy;
 use crate::api::{Asked, Reply};
 use crate::error::Error;
@@ -54,7 +55,8 @@ pub(super) fn instant_question(proxy: &Proxy, asked: &Asked) -> Result<Question,
     let (deadline, lookback_ms) = (deadline(proxy, asked)?, lookback(asked)?);
     let expr = expression(proxy, asked)?;
     let (tenant, now_ms) = (asked.tenant.clone(), asked.now_ms);
-    Ok(Question { tenant, expr, grid: Grid::instant(t_ms), lookback_ms, now_ms, deadline })
+    let (grid, count_steps) = (Grid::instant(t_ms), stats::are_wanted(asked));
+    Ok(Question { tenant, expr, grid, lookback_ms, now_ms, deadline, count_steps })
 }
 
 /// The question of a range query.
@@ -86,7 +88,8 @@ pub(super) fn range_question(proxy: &Proxy, asked: &Asked) -> Result<Question, E
         return Err(Error::parameter("query", why));
     }
     let (tenant, now_ms) = (asked.tenant.clone(), asked.now_ms);
-    Ok(Question { tenant, expr, grid: Grid { start_ms, end_ms, step_ms }, lookback_ms, now_ms, deadline })
+    let (grid, count_steps) = (Grid { start_ms, end_ms, step_ms }, stats::are_wanted(asked));
+    Ok(Question { tenant, expr, grid, lookback_ms, now_ms, deadline, count_steps })
 }
 
 fn deadline(proxy: &Proxy, asked: &Asked) -> Result<Instant, Error> {
@@ -120,8 +123,9 @@ async fn answer(
     let mut answer = result?;
     let limit = asked.params.count("limit")?;
     let truncated = truncate(&mut answer.value, limit);
-    let stats = stats(asked, &answer, took);
-    let annotations = std::mem::take(&mut answer.annotations);
+    let stats = stats::json(asked, &answer, question.grid);
+    let mut annotations = std::mem::take(&mut answer.annotations);
+    annotations.warnings.extend(stats::warning(asked));
     let missing = std::mem::take(&mut answer.missing);
     let data =
         tricord_runtime::blocking(move || render(&answer.value, question.grid, shape, stats.as_ref())).await;
@@ -148,28 +152,6 @@ fn truncate(value: &mut QueryValue, limit: u64) -> bool {
         _ => return false,
     }
     true
-}
-
-/// The statistics that `stats=true` asks for.
-fn stats(asked: &Asked, answer: &Answer, took: Duration) -> Option<serde_json::Value> {
-    if asked.params.get("stats").is_empty() {
-        return None;
-    }
-    let seconds = took.as_secs_f64();
-    Some(serde_json::json!({
-        "timings": {
-            "evalTotalTime": seconds,
-            "resultSortTime": 0.0,
-            "queryPreparationTime": 0.0,
-            "innerEvalTime": seconds,
-            "execQueueTime": 0.0,
-            "execTotalTime": seconds,
-        },
-        "samples": {
-            "totalQueryableSamples": answer.stats.samples,
-            "peakSamples": answer.evaluation.peak_samples,
-        },
-    }))
 }
 
 /// A line in the log for whoever wonders which panel is slow.

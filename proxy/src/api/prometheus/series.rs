@@ -10,9 +10,11 @@ use crate::error::Error;
 use crate::merge::lists;
 use crate::render::labels_json;
 
-fn label_query(asked: &Asked) -> Result<LabelQuery, Error> {
+/// What is asked; a `match[]` that cannot be used is refused with `refuse`.
+fn label_query(asked: &Asked, refuse: impl Fn(String) -> Error) -> Result<LabelQuery, Error> {
+    let limit = asked.params.count("limit")?;
     let (start_ms, end_ms) = time_range(asked)?;
-    Ok(LabelQuery { matchers: match_sets(asked)?, start_ms, end_ms, limit: asked.params.count("limit")? })
+    Ok(LabelQuery { matchers: match_sets(asked).map_err(refuse)?, start_ms, end_ms, limit })
 }
 
 /// `GET|POST /series`
@@ -21,7 +23,7 @@ pub(super) async fn series(State(proxy): State<Proxy>, asked: Asked) -> Result<R
         if asked.params.all("match[]").next().is_none() {
             return Err(Error::BadData("no match[] parameter provided".to_owned()));
         }
-        let query = label_query(&asked)?;
+        let query = label_query(&asked, |why| Error::parameter("match[]", why))?;
         let limit = query.limit;
         let scattered = proxy.look_up(&asked, FragmentBody::Series(query)).await?;
         let merged = lists::series(scattered.partials, limit)?;
@@ -35,7 +37,7 @@ pub(super) async fn series(State(proxy): State<Proxy>, asked: Asked) -> Result<R
 /// `GET|POST /labels`
 pub(super) async fn names(State(proxy): State<Proxy>, asked: Asked) -> Result<Reply, Error> {
     let answer = async {
-        let query = label_query(&asked)?;
+        let query = label_query(&asked, Error::BadData)?;
         let limit = query.limit;
         let scattered = proxy.look_up(&asked, FragmentBody::LabelNames(query)).await?;
         let merged = lists::names(scattered.partials, limit)?;
@@ -57,7 +59,7 @@ pub(super) async fn values(
         if name.is_empty() {
             return Err(Error::BadData(format!("invalid label name: {name:?}")));
         }
-        let query = label_query(&asked)?;
+        let query = label_query(&asked, Error::BadData)?;
         let limit = query.limit;
         let scattered = proxy.look_up(&asked, FragmentBody::LabelValues { name, query }).await?;
         let merged = lists::names(scattered.partials, limit)?;

@@ -19,6 +19,7 @@ mod relabel;
 mod result;
 mod selector;
 mod subquery;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,9 +34,11 @@ pub use aggregate::{AggregateParam, PartialSpec};
 pub use duration::{resolve_duration_ms, subquery_grid};
 pub use naming::{drop_metric_schema, is_metric_schema_label};
 pub use result::{DUPLICATE_LABELSET, finish_names, has_order, merge_same_labels, require_unique_labels};
+pub use tally::StepSamples;
 
 pub(crate) use invariant::depends_on_time;
 use notes::Notes;
+use tally::Tally;
 
 /// What an evaluation may use, and the query that it belongs to.
 #[derive(Clone, Debug)]
@@ -60,6 +63,8 @@ pub struct EvalOptions {
     pub query_text: Option<Arc<str>>,
     /// Set by whoever no longer wants the answer.
     pub cancelled: Option<Arc<AtomicBool>>,
+    /// Whether samples are counted step by step, for [`EvalStats::steps`].
+    pub count_steps: bool,
 }
 
 impl EvalOptions {
@@ -76,6 +81,7 @@ impl EvalOptions {
             default_subquery_step_ms: 60_000,
             query_text: None,
             cancelled: None,
+            count_steps: false,
         }
     }
 }
@@ -84,6 +90,11 @@ impl EvalOptions {
 pub trait Sources {
     /// The series of a vector, over the grid that the leaf is evaluated on.
     fn columns(&self, id: usize) -> Option<&[Column]>;
+
+    /// The samples that the part took at the steps of that grid, where they were counted.
+    fn steps(&self, _id: usize) -> Option<&StepSamples> {
+        None
+    }
 
     /// The values of a scalar, one per step of the grid that the leaf is evaluated on.
     fn scalar(&self, _id: usize) -> Option<&[f64]> {
@@ -102,7 +113,7 @@ impl Sources for NoSources {
 }
 
 /// What an evaluation took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EvalStats {
     /// Samples that the store returned.
     pub samples_read: u64,
@@ -110,6 +121,8 @@ pub struct EvalStats {
     pub series: u64,
     /// The most samples held at once.
     pub peak_samples: u64,
+    /// Samples step by step, with [`EvalOptions::count_steps`].
+    pub steps: Option<StepSamples>,
 }
 
 impl EvalStats {
@@ -118,6 +131,10 @@ impl EvalStats {
         self.samples_read += other.samples_read;
         self.series += other.series;
         self.peak_samples = self.peak_samples.max(other.peak_samples);
+        match (&mut self.steps, other.steps) {
+            (Some(known), Some(steps)) => known.add(&steps),
+            (known, steps) => *known = known.take().or(steps),
+        }
     }
 }
 
@@ -204,14 +221,14 @@ pub fn evaluate(
     sources: &dyn Sources,
     options: &EvalOptions,
 ) -> std::result::Result<Evaluated, EvalError> {
-    let mut evaluator = Evaluator::new(storage, sources, options);
+    let mut evaluator = Evaluator::new(storage, sources, options, grid)?;
     if options.query.start_ms != options.query.end_ms {
         check_range_type(expr)?;
     }
     let value = evaluator.eval(expr, grid)?;
     let value = result::finish(value, expr, grid, options.delayed_name_removal)?;
-    let annotations = evaluator.notes.render(options.query_text.as_deref());
-    Ok(Evaluated { value, annotations, stats: evaluator.stats })
+    let (annotations, stats) = evaluator.finish();
+    Ok(Evaluated { value, annotations, stats })
 }
 
 /// Evaluates an instant vector that is a part of a larger query: names that are marked to go stay with their series, as
@@ -226,10 +243,11 @@ pub fn evaluate_part(
     sources: &dyn Sources,
     options: &EvalOptions,
 ) -> std::result::Result<(Vec<Column>, Annotations, EvalStats), EvalError> {
-    let mut evaluator = Evaluator::new(storage, sources, options);
+    let mut evaluator = Evaluator::new(storage, sources, options, grid)?;
     let columns = evaluator.eval_columns(expr, grid)?;
     let columns = result::finish_part(columns, options.delayed_name_removal)?;
-    Ok((columns, evaluator.notes.render(options.query_text.as_deref()), evaluator.stats))
+    let (annotations, stats) = evaluator.finish();
+    Ok((columns, annotations, stats))
 }
 
 /// Evaluates what an aggregation is over, and folds it into one state per group, sorted by the groups' labels, which
@@ -245,9 +263,10 @@ pub fn evaluate_partial(
     sources: &dyn Sources,
     options: &EvalOptions,
 ) -> std::result::Result<(Vec<GroupState>, Annotations, EvalStats), EvalError> {
-    let mut evaluator = Evaluator::new(storage, sources, options);
+    let mut evaluator = Evaluator::new(storage, sources, options, grid)?;
     let states = evaluator.fold_groups(spec, expr, grid)?;
-    Ok((states, evaluator.notes.render(options.query_text.as_deref()), evaluator.stats))
+    let (annotations, stats) = evaluator.finish();
+    Ok((states, annotations, stats))
 }
 
 /// A cell of a column takes half of what a sample is counted for, and columns may be mostly empty.
@@ -261,6 +280,8 @@ pub(crate) struct Evaluator<'a> {
     options: &'a EvalOptions,
     notes: Notes,
     stats: EvalStats,
+    /// Samples by the steps of the grid at hand.
+    tally: Tally,
     /// Samples held right now.
     live: u64,
     /// What the nodes around the one at hand read of histograms.
@@ -268,16 +289,33 @@ pub(crate) struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    fn new(storage: &'a dyn Storage, sources: &'a dyn Sources, options: &'a EvalOptions) -> Self {
-        Self {
+    fn new(
+        storage: &'a dyn Storage,
+        sources: &'a dyn Sources,
+        options: &'a EvalOptions,
+        grid: Grid,
+    ) -> Result<Self> {
+        let mut evaluator = Self {
             storage,
             sources,
             options,
             notes: Notes::default(),
             stats: EvalStats::default(),
+            tally: Tally::default(),
             live: 0,
             reading: Reading { stats: options.histogram_stats, buckets: false },
+        };
+        if options.count_steps {
+            evaluator.check_cells(1, grid.steps())?;
+            evaluator.tally = Tally::new(true, grid.steps());
         }
+        Ok(evaluator)
+    }
+
+    /// The notes and what it took.
+    fn finish(self) -> (Annotations, EvalStats) {
+        let notes = self.notes.render(self.options.query_text.as_deref());
+        (notes, EvalStats { steps: self.tally.into_samples(), ..self.stats })
     }
 
     fn check_cancelled(&self) -> Result<()> {
@@ -315,7 +353,8 @@ impl<'a> Evaluator<'a> {
         let around = self.reading;
         self.reading = around.within(expr);
         let value = if grid.steps() > 1 && invariant::is_worth_once(expr) {
-            let once = self.eval_node(expr, Grid { end_ms: grid.start_ms, ..grid })?;
+            let once = Grid { end_ms: grid.start_ms, ..grid };
+            let once = self.tally_once(grid.steps(), |evaluator| evaluator.eval_node(expr, once))?;
             invariant::repeat(once, grid.steps())
         } else {
             self.eval_node(expr, grid)?
@@ -339,9 +378,19 @@ impl<'a> Evaluator<'a> {
             ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, expr.pos, grid),
             ExprKind::Call(call) => self.call(call, expr.pos, grid),
             ExprKind::VectorSelector(selector) => self.vector_selector(selector, expr.pos, grid),
-            ExprKind::MatrixSelector(selector) => self.matrix(selector, grid),
+            ExprKind::MatrixSelector(selector) => {
+                let value = self.matrix(selector, grid)?;
+                if self.tally.is_on() {
+                    let samples = tally::weight_of(&value);
+                    self.tally.note(0, samples, samples);
+                }
+                Ok(value)
+            }
             ExprKind::Subquery(subquery) => self.subquery_matrix(subquery, grid),
-            ExprKind::Remote(remote) => self.remote(*remote, grid),
+            ExprKind::Remote(remote) => {
+                self.tally.part(self.sources.steps(remote.id));
+                self.remote(*remote, grid)
+            }
         }
     }
 

@@ -6,10 +6,12 @@ use tricord_model::{FloatHistogram, Labels, Points, Sample, Value};
 
 use super::naming::drop_metric_schema;
 use super::selector::{Reference, clean};
+use super::tally::Around;
 use super::{EvalError, Evaluator, Result, require_unique_labels, unwrap_parens};
 use crate::ast::{Call, Expr, ExprKind, MatrixSelector, Pos, RangeMode};
 use crate::eval::duration::{at_ms, resolve_duration_ms};
 use crate::functions::Function;
+use crate::histogram::sample_weight;
 use crate::kernels::{self, KernelContext, Out, Window, extended};
 use crate::value::{ABSENT, Column, Grid, QueryValue};
 
@@ -199,6 +201,10 @@ impl Evaluator<'_> {
         }
         let arg = unwrap_parens(&call.args[at]);
         let (spec, series) = self.range_input(call, arg, grid)?;
+        if self.tally.is_on() {
+            let reads = matches!(arg.kind, ExprKind::MatrixSelector(_));
+            series.iter().for_each(|series| self.tally_windows(series, spec, grid, reads));
+        }
         if call.func == Function::AbsentOverTime {
             return Ok(QueryValue::Vector(absent(arg, &series, spec, grid)));
         }
@@ -235,10 +241,42 @@ impl Evaluator<'_> {
                     mode: RangeMode::Default,
                     lookback_ms: self.options.lookback_ms,
                 };
-                let series = self.subquery_series(subquery, grid)?;
+                let around = Around {
+                    grid,
+                    offset_ms,
+                    range_ms: spec.range_ms,
+                    fixed: spec.reference.at_ms.is_some(),
+                };
+                let series = self.subquery_series(subquery, around)?;
                 Ok((spec, series))
             }
             _ => Err(EvalError::BadData("expected a range vector".to_owned())),
+        }
+    }
+
+    /// Counts the samples of each step's window, and those that the step before has not read.
+    fn tally_windows(&mut self, series: &RangeSeries, spec: RangeSpec, grid: Grid, reads: bool) {
+        let (mut floats, mut histograms) = (Slide::default(), Slide::default());
+        for step in 0..grid.steps() {
+            let (after, until) = spec.bounds(grid, step);
+            floats.advance(&series.floats.t_ms, after, until);
+            histograms.advance(&series.histograms.t_ms, after, until);
+            let window = window(series, floats, histograms);
+            let weights =
+                |from: usize| window.histograms[from..].iter().map(|h| sample_weight(h)).sum::<u64>();
+            let all = window.floats.len() as u64 + weights(0);
+            let new = match (reads, step) {
+                (false, _) => 0,
+                (true, 0) => all,
+                (true, _) if spec.reference.at_ms.is_some() => 0,
+                (true, _) => {
+                    let known = until.saturating_sub(grid.step_ms);
+                    let later = |t_ms: &[i64]| t_ms.partition_point(|t| *t <= known);
+                    let floats = window.t_ms.len() - later(window.t_ms);
+                    floats as u64 + weights(later(window.histogram_t_ms))
+                }
+            };
+            self.tally.note(step, all, new);
         }
     }
 

@@ -100,6 +100,7 @@ impl Evaluator<'_> {
                 columns.push(column);
             }
         }
+        self.tally.columns(&columns, reference.at_ms.is_some());
         Ok(columns)
     }
 

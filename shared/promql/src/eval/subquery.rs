@@ -6,19 +6,23 @@ use tricord_model::{CounterResetHint, FloatHistogram};
 
 use super::duration::subquery_grid;
 use super::range::{RangeSeries, Track};
+use super::tally::Around;
 use super::{EvalError, Evaluator, Result};
 use crate::ast::Subquery;
 use crate::value::{Column, Grid, QueryValue, is_absent};
 
 impl Evaluator<'_> {
-    /// The columns of a subquery's body, over the grid that [`subquery_grid`] gives.
-    fn subquery_columns(&mut self, subquery: &Subquery, grid: Grid) -> Result<(Grid, Vec<Column>)> {
-        let inner = subquery_grid(subquery, grid, self.options)?;
-        let around = self.reading;
+    /// The columns of a subquery's body, over the grid that [`subquery_grid`] gives, and how many samples its steps
+    /// take where they are counted.
+    fn subquery_columns(&mut self, subquery: &Subquery, around: Around) -> Result<(Grid, Vec<Column>, u64)> {
+        let inner = subquery_grid(subquery, around.grid, self.options)?;
+        self.check_cells(1, inner.steps())?;
+        let reading = self.reading;
         // Resets between the steps of a subquery are found by comparing buckets.
         self.reading.buckets = true;
-        let value = self.eval(&subquery.expr, inner);
-        self.reading = around;
+        let (value, samples) =
+            self.tally_subquery(inner, around, |evaluator| evaluator.eval(&subquery.expr, inner));
+        self.reading = reading;
         let columns = match value? {
             QueryValue::Vector(columns) => columns,
             QueryValue::Scalar(floats) => {
@@ -27,18 +31,24 @@ impl Evaluator<'_> {
             }
             _ => return Err(EvalError::BadData("subquery is only allowed on instant vector".to_owned())),
         };
-        Ok((inner, columns))
+        Ok((inner, columns, samples))
     }
 
     /// The samples of a subquery, as input of a range function.
-    pub(super) fn subquery_series(&mut self, subquery: &Subquery, grid: Grid) -> Result<Vec<RangeSeries>> {
-        let (inner, columns) = self.subquery_columns(subquery, grid)?;
+    pub(super) fn subquery_series(
+        &mut self,
+        subquery: &Subquery,
+        around: Around,
+    ) -> Result<Vec<RangeSeries>> {
+        let (inner, columns, _) = self.subquery_columns(subquery, around)?;
         Ok(columns.into_iter().map(|column| to_series(column, inner)).collect())
     }
 
     /// A subquery at the top of an instant query.
     pub(super) fn subquery_matrix(&mut self, subquery: &Subquery, grid: Grid) -> Result<QueryValue> {
-        let (inner, mut columns) = self.subquery_columns(subquery, grid)?;
+        let around = Around { grid, offset_ms: 0, range_ms: 0, fixed: false };
+        let (inner, mut columns, samples) = self.subquery_columns(subquery, around)?;
+        self.tally.note(0, samples, 0);
         if self.options.delayed_name_removal {
             columns = super::finish_names(columns)?;
         }
