@@ -33,6 +33,8 @@ pub struct Question {
     pub tenant: Tenant,
     /// What.
     pub expr: Expr,
+    /// What, as it was asked: notes say where in it they belong.
+    pub text: Arc<str>,
     /// The evaluation times.
     pub grid: Grid,
     /// How far instant selectors look back, in milliseconds; `None` takes the setting.
@@ -57,7 +59,7 @@ pub struct PartReport {
 pub struct Answer {
     /// The value.
     pub value: QueryValue,
-    /// Notes of data nodes and of the evaluation here.
+    /// Notes of data nodes and of the evaluation here, each with its place in the query's text.
     pub annotations: Annotations,
     /// Shards without a live replica, ascending.
     pub missing: Vec<ShardId>,
@@ -133,6 +135,7 @@ impl Engine {
             start_timestamps: config.start_timestamps,
             max_samples: config.max_samples,
             default_subquery_step_ms: self.settings.default_subquery_step_ms,
+            query_text: Some(question.text.clone()),
             cancelled: Some(cancelled.clone()),
             ..EvalOptions::new(question.grid)
         }
@@ -166,14 +169,13 @@ impl Engine {
         let parts = answer.plan.parts.clone();
         let merged = tricord_runtime::blocking(move || {
             let mut columns = Columns::default();
-            let mut annotations = Annotations::default();
             for (part, scattered) in parts.iter().zip(scattered) {
-                columns.push(merge::promql::columns(part, scattered.partials, &mut annotations)?);
+                let (merged, notes) = merge::promql::columns(part, scattered.partials)?;
+                columns.push(merged, notes);
             }
-            Ok::<_, Error>((columns, annotations))
+            Ok::<_, Error>(columns)
         });
-        let (columns, annotations) = merged.await?;
-        answer.annotations.merge(annotations);
+        let columns = merged.await?;
         for (report, merged) in answer.parts.iter_mut().zip(columns.sizes()) {
             report.columns = merged;
         }
@@ -205,7 +207,7 @@ impl Engine {
             if wanted.is_empty() {
                 let evaluated = result?;
                 answer.value = in_order(evaluated.value, &question.expr);
-                answer.annotations.merge(evaluated.annotations);
+                answer.annotations = evaluated.annotations;
                 answer.evaluation = evaluated.stats;
                 return Ok(());
             }

@@ -18,6 +18,8 @@ use crate::render::{ResultShape, write_result};
 
 /// The most points per series that one range query may have.
 const MAX_POINTS: i64 = 11_000;
+/// The most warnings, and the most infos, that an answer spells out, as in Prometheus.
+const MAX_NOTES: usize = 10;
 
 /// `GET|POST /query`
 pub(super) async fn instant(State(proxy): State<Proxy>, asked: Asked) -> Result<Reply, Error> {
@@ -53,8 +55,8 @@ pub(super) fn instant_question(proxy: &Proxy, asked: &Asked) -> Result<Question,
     let t_ms = asked.params.time("time")?.unwrap_or(asked.now_ms);
     let (deadline, lookback_ms) = (deadline(proxy, asked)?, lookback(asked)?);
     let expr = expression(proxy, asked)?;
-    let (tenant, now_ms) = (asked.tenant.clone(), asked.now_ms);
-    Ok(Question { tenant, expr, grid: Grid::instant(t_ms), lookback_ms, now_ms, deadline })
+    let (tenant, text, now_ms) = (asked.tenant.clone(), asked.params.get("query").into(), asked.now_ms);
+    Ok(Question { tenant, expr, text, grid: Grid::instant(t_ms), lookback_ms, now_ms, deadline })
 }
 
 /// The question of a range query.
@@ -85,8 +87,9 @@ pub(super) fn range_question(proxy: &Proxy, asked: &Asked) -> Result<Question, E
         );
         return Err(Error::parameter("query", why));
     }
-    let (tenant, now_ms) = (asked.tenant.clone(), asked.now_ms);
-    Ok(Question { tenant, expr, grid: Grid { start_ms, end_ms, step_ms }, lookback_ms, now_ms, deadline })
+    let (tenant, text, now_ms) = (asked.tenant.clone(), asked.params.get("query").into(), asked.now_ms);
+    let grid = Grid { start_ms, end_ms, step_ms };
+    Ok(Question { tenant, expr, text, grid, lookback_ms, now_ms, deadline })
 }
 
 fn deadline(proxy: &Proxy, asked: &Asked) -> Result<Instant, Error> {
@@ -121,7 +124,7 @@ async fn answer(
     let limit = asked.params.count("limit")?;
     let truncated = truncate(&mut answer.value, limit);
     let stats = stats(asked, &answer, took);
-    let annotations = std::mem::take(&mut answer.annotations);
+    let annotations = std::mem::take(&mut answer.annotations).limited(MAX_NOTES);
     let missing = std::mem::take(&mut answer.missing);
     let data =
         tricord_runtime::blocking(move || render(&answer.value, question.grid, shape, stats.as_ref())).await;

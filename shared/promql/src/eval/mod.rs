@@ -31,11 +31,13 @@ use crate::value::{Annotations, Column, Grid, QueryValue, is_absent};
 
 pub use aggregate::{AggregateParam, PartialSpec};
 pub use duration::{resolve_duration_ms, subquery_grid};
+pub use info::first_selector;
+pub use invariant::is_fixed;
 pub use naming::{drop_metric_schema, is_metric_schema_label};
 pub use result::{DUPLICATE_LABELSET, finish_names, has_order, merge_same_labels, require_unique_labels};
 
 pub(crate) use invariant::depends_on_time;
-use notes::Notes;
+pub use notes::Notes;
 
 /// What an evaluation may use, and the query that it belongs to.
 #[derive(Clone, Debug)]
@@ -87,6 +89,11 @@ pub trait Sources {
 
     /// The values of a scalar, one per step of the grid that the leaf is evaluated on.
     fn scalar(&self, _id: usize) -> Option<&[f64]> {
+        None
+    }
+
+    /// The notes of a part, whose nodes stand under their numbers in it.
+    fn notes(&self, _id: usize) -> Option<&Notes> {
         None
     }
 }
@@ -215,7 +222,8 @@ pub fn evaluate(
 }
 
 /// Evaluates an instant vector that is a part of a larger query: names that are marked to go stay with their series, as
-/// they go when the whole query ends. The series come sorted by labels.
+/// they go when the whole query ends. The series come sorted by labels; notes have the positions of the expression's
+/// nodes.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -225,11 +233,11 @@ pub fn evaluate_part(
     storage: &dyn Storage,
     sources: &dyn Sources,
     options: &EvalOptions,
-) -> std::result::Result<(Vec<Column>, Annotations, EvalStats), EvalError> {
+) -> std::result::Result<(Vec<Column>, Notes, EvalStats), EvalError> {
     let mut evaluator = Evaluator::new(storage, sources, options);
     let columns = evaluator.eval_columns(expr, grid)?;
     let columns = result::finish_part(columns, options.delayed_name_removal)?;
-    Ok((columns, evaluator.notes.render(options.query_text.as_deref()), evaluator.stats))
+    Ok((columns, evaluator.notes, evaluator.stats))
 }
 
 /// Evaluates what an aggregation is over, and folds it into one state per group, sorted by the groups' labels, which
@@ -244,10 +252,10 @@ pub fn evaluate_partial(
     storage: &dyn Storage,
     sources: &dyn Sources,
     options: &EvalOptions,
-) -> std::result::Result<(Vec<GroupState>, Annotations, EvalStats), EvalError> {
+) -> std::result::Result<(Vec<GroupState>, Notes, EvalStats), EvalError> {
     let mut evaluator = Evaluator::new(storage, sources, options);
     let states = evaluator.fold_groups(spec, expr, grid)?;
-    Ok((states, evaluator.notes.render(options.query_text.as_deref()), evaluator.stats))
+    Ok((states, evaluator.notes, evaluator.stats))
 }
 
 /// A cell of a column takes half of what a sample is counted for, and columns may be mostly empty.
@@ -314,12 +322,14 @@ impl<'a> Evaluator<'a> {
         let before = self.live;
         let around = self.reading;
         self.reading = around.within(expr);
+        let parent = self.notes.enter(expr.pos);
         let value = if grid.steps() > 1 && invariant::is_worth_once(expr) {
             let once = self.eval_node(expr, Grid { end_ms: grid.start_ms, ..grid })?;
             invariant::repeat(once, grid.steps())
         } else {
             self.eval_node(expr, grid)?
         };
+        self.notes.enter(parent);
         self.reading = around;
         self.live = before;
         self.charge(held(&value))?;
@@ -341,11 +351,11 @@ impl<'a> Evaluator<'a> {
             ExprKind::VectorSelector(selector) => self.vector_selector(selector, expr.pos, grid),
             ExprKind::MatrixSelector(selector) => self.matrix(selector, grid),
             ExprKind::Subquery(subquery) => self.subquery_matrix(subquery, grid),
-            ExprKind::Remote(remote) => self.remote(*remote, grid),
+            ExprKind::Remote(remote) => self.remote(remote, grid),
         }
     }
 
-    fn remote(&self, remote: crate::ast::Remote, grid: Grid) -> Result<QueryValue> {
+    fn remote(&mut self, remote: &crate::ast::Remote, grid: Grid) -> Result<QueryValue> {
         let missing = || EvalError::Internal(format!("the plan's part {} was not computed", remote.id));
         let steps = grid.steps();
         if remote.value_type == ValueType::Scalar {
@@ -357,6 +367,13 @@ impl<'a> Evaluator<'a> {
             };
         }
         let columns = self.sources.columns(remote.id).ok_or_else(missing)?;
+        if let Some(notes) = self.sources.notes(remote.id) {
+            self.notes.absorb(notes, &remote.places);
+        }
+        if remote.fixed && steps == 1 {
+            // What stands above is evaluated once too; the part may have been computed for every step.
+            return Ok(QueryValue::Vector(columns.iter().map(invariant::first_step).collect()));
+        }
         if columns.iter().any(|column| column.floats.len() != steps) {
             return Err(EvalError::Internal(format!("the plan's part {} lies on another grid", remote.id)));
         }
