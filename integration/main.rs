@@ -11,6 +11,6 @@ mod otel_sdk;
 mod own_telemetry;
 mod prometheus_api;
 mod remote_read;
+mod promql_cases;
 mod single_process;
 mod starting;
-mod upstream_cases;

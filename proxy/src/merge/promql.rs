@@ -3,67 +3,78 @@
 use tricord_fragment::{Partial, PartialBody, PromqlFragment};
 use tricord_model::Labels;
 use tricord_promql::aggregate::{GroupState, finish};
-use tricord_promql::ast::{AggregateOp, Pos};
-use tricord_promql::eval::{
-    AggregateParam, EvalOptions, PartialSpec, Sources, StepSamples, merge_same_labels,
-};
-use tricord_promql::value::{ABSENT, Annotations, Column, Grid, is_absent};
+use tricord_promql::ast::AggregateOp;
+use tricord_promql::eval::{AggregateParam, Notes, PartialSpec, Sources, StepSamples, merge_same_labels};
+use tricord_promql::value::{ABSENT, Column, Grid, is_absent};
 
 use crate::error::Error;
 use crate::plan::promql::{Finish, Part};
 
 /// The merged parts of a plan, by their ids.
 #[derive(Debug, Default)]
-pub struct Columns(Vec<(Vec<Column>, Option<StepSamples>)>);
+pub struct Columns(Vec<Merged>);
+
+/// A merged part.
+#[derive(Debug, Default)]
+pub struct Merged {
+    /// Its series.
+    pub columns: Vec<Column>,
+    /// Notes of the data nodes and of finishing.
+    pub notes: Notes,
+    /// What its steps have taken, where that was counted.
+    pub steps: Option<StepSamples>,
+}
 
 impl Columns {
-    /// Adds the next part, with what its steps have taken where that was counted.
-    pub fn push(&mut self, columns: Vec<Column>, steps: Option<StepSamples>) {
-        self.0.push((columns, steps));
+    /// Adds the next part.
+    pub fn push(&mut self, part: Merged) {
+        self.0.push(part);
     }
 
     /// How many series each part has.
     pub fn sizes(&self) -> impl Iterator<Item = usize> + '_ {
-        self.0.iter().map(|(columns, _)| columns.len())
+        self.0.iter().map(|part| part.columns.len())
     }
 }
 
 impl Sources for Columns {
     fn columns(&self, id: usize) -> Option<&[Column]> {
-        self.0.get(id).map(|(columns, _)| columns.as_slice())
+        self.0.get(id).map(|part| part.columns.as_slice())
+    }
+
+    fn notes(&self, id: usize) -> Option<&Notes> {
+        self.0.get(id).map(|part| &part.notes)
     }
 
     fn steps(&self, id: usize) -> Option<&StepSamples> {
-        self.0.get(id).and_then(|(_, steps)| steps.as_ref())
+        self.0.get(id).and_then(|part| part.steps.as_ref())
     }
 }
 
-/// The columns of a part; notes of the data nodes and of finishing are added to `annotations`.
+/// The columns of a part, with the notes of the data nodes and of finishing.
 ///
 /// # Errors
 /// [`Error::Execution`] where two shards yield one label set, [`Error::Internal`] where a partial is of another kind.
-pub fn columns(
-    part: &Part,
-    partials: Vec<Partial>,
-    annotations: &mut Annotations,
-) -> Result<Vec<Column>, Error> {
+pub fn columns(part: &Part, partials: Vec<Partial>) -> Result<(Vec<Column>, Notes), Error> {
+    let mut notes = Notes::default();
     let mut bodies = Vec::with_capacity(partials.len());
     for partial in partials {
-        annotations.merge(partial.annotations);
+        notes.merge(partial.notes);
         bodies.push(partial.body);
     }
-    match &part.finish {
-        Finish::Concatenate { .. } => concatenate(bodies),
+    let columns = match &part.finish {
+        Finish::Concatenate { .. } => concatenate(bodies)?,
         Finish::States => {
             let groups = merged(&part.fragment, bodies)?;
-            finished(&part.fragment, groups, annotations)
+            finished(part, groups, &mut notes)?
         }
         Finish::Absent(labels) => {
             let groups = merged(&part.fragment, bodies)?;
-            let present = finished(&part.fragment, groups, annotations)?;
-            Ok(absent(labels, &present, part.fragment.grid))
+            let present = finished(part, groups, &mut notes)?;
+            absent(labels, &present, part.fragment.grid)
         }
-    }
+    };
+    Ok((columns, notes))
 }
 
 fn mismatch() -> Error {
@@ -91,28 +102,18 @@ fn merged(fragment: &PromqlFragment, bodies: Vec<PartialBody>) -> Result<Vec<Gro
     GroupState::merge_all(op, lists).map_err(|error| Error::Internal(error.to_string()))
 }
 
-fn finished(
-    fragment: &PromqlFragment,
-    groups: Vec<GroupState>,
-    annotations: &mut Annotations,
-) -> Result<Vec<Column>, Error> {
+fn finished(part: &Part, groups: Vec<GroupState>, notes: &mut Notes) -> Result<Vec<Column>, Error> {
+    let fragment = &part.fragment;
     let Some(spec) = &fragment.aggregate else { return Ok(vec![]) };
     let param = match spec.param.as_slice() {
         [] => AggregateParam::None,
         [value] => AggregateParam::Constant(*value),
         values => AggregateParam::Steps(values.to_vec()),
     };
-    let spec = PartialSpec {
-        op: spec.op,
-        grouping: spec.grouping.clone(),
-        param,
-        pos: Pos::default(),
-        expr_pos: Pos::default(),
-        param_pos: Pos::default(),
-    };
-    let finished = finish(&spec, groups, fragment.grid, &EvalOptions::new(fragment.query));
-    let (columns, notes) = finished.map_err(|error| Error::Internal(error.to_string()))?;
-    annotations.merge(notes);
+    let spec = PartialSpec::numbered(spec.op, spec.grouping.clone(), param, part.nodes);
+    let finished = finish(&spec, groups, fragment.grid);
+    let (columns, more) = finished.map_err(|error| Error::Internal(error.to_string()))?;
+    notes.merge(more);
     Ok(columns)
 }
 

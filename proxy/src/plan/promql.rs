@@ -7,10 +7,12 @@
 use tricord_fragment::{AggregateSpec, PromqlFragment};
 use tricord_model::{Labels, LabelsBuilder, MatchOp};
 use tricord_promql::ast::{
-    Aggregate, AggregateOp, Binary, Call, Expr, ExprKind, Grouping, Remote, Subquery, ValueType,
+    Aggregate, AggregateOp, Binary, Call, Expr, ExprKind, Grouping, Pos, Remote, Subquery, ValueType,
     VectorSelector,
 };
-use tricord_promql::eval::{EvalError, EvalOptions, NoSources, evaluate, subquery_grid};
+use tricord_promql::eval::{
+    EvalError, EvalOptions, NoSources, evaluate, first_selector, is_fixed, reads_stats_only, subquery_grid,
+};
 use tricord_promql::functions::Function;
 use tricord_promql::storage::{Selection, Storage, StorageError};
 use tricord_promql::value::{Grid, QueryValue};
@@ -31,6 +33,8 @@ pub struct Plan {
 pub struct Part {
     /// What each data node runs.
     pub fragment: PromqlFragment,
+    /// How many nodes its expression has.
+    pub nodes: u32,
     /// How the partials become columns.
     pub finish: Finish,
 }
@@ -54,24 +58,33 @@ pub enum Finish {
 /// # Errors
 /// [`EvalError`] where a duration or a constant parameter cannot be resolved.
 pub fn plan(expr: &Expr, grid: Grid, options: &EvalOptions) -> Result<Plan, EvalError> {
-    let mut planner = Planner { options, parts: Vec::new() };
+    let mut planner = Planner { options, path: Vec::new(), parts: Vec::new() };
     let rest = planner.split(expr, grid)?;
     Ok(Plan { rest, parts: planner.parts })
 }
 
 struct Planner<'a> {
     options: &'a EvalOptions,
+    /// The nodes from the root to the one at hand.
+    path: Vec<&'a Expr>,
     parts: Vec<Part>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// The expression with everything that can be pushed replaced by leaves.
-    fn split(&mut self, expr: &Expr, grid: Grid) -> Result<Expr, EvalError> {
+    fn split(&mut self, expr: &'a Expr, grid: Grid) -> Result<Expr, EvalError> {
+        self.path.push(expr);
+        let rest = self.split_node(expr, grid);
+        self.path.pop();
+        rest
+    }
+
+    fn split_node(&mut self, expr: &'a Expr, grid: Grid) -> Result<Expr, EvalError> {
         match pushdown::place(expr) {
             Place::Anywhere => return Ok(expr.clone()),
             place @ (Place::Shard | Place::ShardRelabelled) if !is_range(expr) => {
                 let finish = Finish::Concatenate { relabelled: place == Place::ShardRelabelled };
-                return Ok(self.part(expr, expr, grid, None, finish));
+                return Ok(self.part(expr, expr, expr.places(), grid, None, finish));
             }
             _ => {}
         }
@@ -92,16 +105,20 @@ impl Planner<'_> {
     }
 
     /// A subquery at the proxy: its body is a distributed query over a grid of its own.
-    fn subquery(&mut self, subquery: &Subquery, grid: Grid) -> Result<Subquery, EvalError> {
+    fn subquery(&mut self, subquery: &'a Subquery, grid: Grid) -> Result<Subquery, EvalError> {
         let inner = subquery_grid(subquery, grid, self.options)?;
         Ok(Subquery { expr: self.split(&subquery.expr, inner)?, ..subquery.clone() })
     }
 
-    fn aggregate(&mut self, aggregate: &Aggregate, expr: &Expr, grid: Grid) -> Result<Expr, EvalError> {
+    fn aggregate(&mut self, aggregate: &'a Aggregate, expr: &'a Expr, grid: Grid) -> Result<Expr, EvalError> {
         if pushdown::pushes_states(aggregate) {
             let param = self.constants(aggregate.param.as_ref(), grid)?;
             let spec = AggregateSpec { op: aggregate.op, grouping: aggregate.grouping.clone(), param };
-            return Ok(self.part(expr, &aggregate.expr, grid, Some(spec), Finish::States));
+            let pushed = aggregate.expr.without_parens();
+            let param_pos = aggregate.param.as_ref().map(|param| param.without_parens().pos);
+            let mut places = pushed.places();
+            places.extend([expr.pos, param_pos.unwrap_or_default()]);
+            return Ok(self.part(expr, pushed, places, grid, Some(spec), Finish::States));
         }
         let param = aggregate.param.as_ref().map(|param| self.split(param, grid)).transpose()?;
         let inner = self.split(&aggregate.expr, grid)?;
@@ -109,11 +126,11 @@ impl Planner<'_> {
         Ok(Expr { pos: expr.pos, kind: ExprKind::Aggregate(Box::new(rest)) })
     }
 
-    fn call(&mut self, call: &Call, expr: &Expr, grid: Grid) -> Result<Expr, EvalError> {
+    fn call(&mut self, call: &'a Call, expr: &'a Expr, grid: Grid) -> Result<Expr, EvalError> {
         if let Some((present, selector)) = pushdown::presence(call) {
             let spec = AggregateSpec { op: AggregateOp::Group, grouping: Grouping::default(), param: vec![] };
             let finish = Finish::Absent(selector.map_or_else(Labels::empty, absent_labels));
-            return Ok(self.part(expr, &present, grid, Some(spec), finish));
+            return Ok(self.part(expr, &present, present.places(), grid, Some(spec), finish));
         }
         let mut args = Vec::with_capacity(call.args.len());
         for (at, arg) in call.args.iter().enumerate() {
@@ -124,11 +141,12 @@ impl Planner<'_> {
         Ok(Expr { pos: expr.pos, kind: ExprKind::Call(Call { func: call.func, args }) })
     }
 
-    /// A leaf for a part; equal parts are computed once.
+    /// A leaf for a part, whose nodes stand at `places` in the query; equal parts are computed once.
     fn part(
         &mut self,
         original: &Expr,
         pushed: &Expr,
+        places: Vec<Pos>,
         grid: Grid,
         aggregate: Option<AggregateSpec>,
         finish: Finish,
@@ -142,14 +160,19 @@ impl Planner<'_> {
             delayed_name_removal: self.options.delayed_name_removal,
             start_timestamps: self.options.start_timestamps,
             count_steps: self.options.count_steps,
+            histogram_stats: reads_stats_only(self.path.iter().copied()),
             aggregate,
         };
-        let part = Part { fragment, finish };
+        let nodes = pushed.places().len() as u32;
+        let part = Part { fragment, nodes, finish };
         let id = self.parts.iter().position(|known| *known == part).unwrap_or_else(|| {
             self.parts.push(part);
             self.parts.len() - 1
         });
-        Expr { pos: original.pos, kind: ExprKind::Remote(Remote { id, value_type: ValueType::Vector }) }
+        let (value_type, fixed) = (ValueType::Vector, is_fixed(original));
+        let selector = first_selector(original).cloned().map(Box::new);
+        let remote = Remote { id, value_type, fixed, selector, places: places.into() };
+        Expr { pos: original.pos, kind: ExprKind::Remote(remote) }
     }
 
     /// The values of a parameter that depends on time alone: one where all steps agree.

@@ -17,7 +17,7 @@ use tricord_promql::value::{Annotations, Grid, QueryValue};
 use crate::config::Settings;
 use crate::error::{Error, HOLD_FEWER_SAMPLES, TOO_MANY_SAMPLES};
 use crate::merge;
-use crate::merge::promql::Columns;
+use crate::merge::promql::{Columns, Merged};
 use crate::metrics::Metrics;
 use crate::plan::promql::{Part, Plan, plan};
 use crate::plan::pushdown;
@@ -33,6 +33,8 @@ pub struct Question {
     pub tenant: Tenant,
     /// What.
     pub expr: Expr,
+    /// What, as it was asked: notes say where in it they belong.
+    pub text: Arc<str>,
     /// The evaluation times.
     pub grid: Grid,
     /// How far instant selectors look back, in milliseconds; `None` takes the setting.
@@ -80,7 +82,7 @@ pub struct Timings {
 pub struct Answer {
     /// The value.
     pub value: QueryValue,
-    /// Notes of data nodes and of the evaluation here.
+    /// Notes of data nodes and of the evaluation here, each with its place in the query's text.
     pub annotations: Annotations,
     /// Shards without a live replica, ascending.
     pub missing: Vec<ShardId>,
@@ -164,6 +166,7 @@ impl Engine {
             start_timestamps: config.start_timestamps,
             max_samples: config.max_samples,
             default_subquery_step_ms: self.settings.default_subquery_step_ms,
+            query_text: Some(question.text.clone()),
             cancelled: Some(cancelled.clone()),
             count_steps: question.count_steps,
             ..EvalOptions::new(question.grid)
@@ -200,15 +203,13 @@ impl Engine {
             parts.iter().zip(&answer.parts).map(|(part, report)| report.steps(part)).collect();
         let merged = tricord_runtime::blocking(move || {
             let mut columns = Columns::default();
-            let mut annotations = Annotations::default();
             for ((part, steps), scattered) in parts.iter().zip(steps).zip(scattered) {
-                let merged = merge::promql::columns(part, scattered.partials, &mut annotations)?;
-                columns.push(merged, steps);
+                let (merged, notes) = merge::promql::columns(part, scattered.partials)?;
+                columns.push(Merged { columns: merged, notes, steps });
             }
-            Ok::<_, Error>((columns, annotations))
+            Ok::<_, Error>(columns)
         });
-        let (columns, annotations) = merged.await?;
-        answer.annotations.merge(annotations);
+        let columns = merged.await?;
         for (report, merged) in answer.parts.iter_mut().zip(columns.sizes()) {
             report.columns = merged;
         }
@@ -240,7 +241,7 @@ impl Engine {
             if wanted.is_empty() {
                 let evaluated = result?;
                 answer.value = in_order(evaluated.value, &question.expr);
-                answer.annotations.merge(evaluated.annotations);
+                answer.annotations = evaluated.annotations;
                 answer.evaluation = evaluated.stats;
                 return Ok(());
             }

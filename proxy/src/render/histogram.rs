@@ -2,17 +2,10 @@
 
 use std::io::Write as _;
 
-use tricord_model::{BucketSpan, FloatHistogram};
+use tricord_model::FloatHistogram;
+use tricord_promql::histogram::all_buckets;
 
 use super::number::write_float;
-
-struct Bucket {
-    lower: f64,
-    upper: f64,
-    lower_inclusive: bool,
-    upper_inclusive: bool,
-    count: f64,
-}
 
 /// Appends the object of one histogram.
 pub(super) fn write_histogram(out: &mut Vec<u8>, histogram: &FloatHistogram) {
@@ -26,7 +19,7 @@ pub(super) fn write_histogram(out: &mut Vec<u8>, histogram: &FloatHistogram) {
     out.extend_from_slice(b",\"sum\":");
     quoted(out, histogram.sum);
     let mut any = false;
-    for bucket in buckets(histogram).iter().filter(|bucket| bucket.count != 0.0) {
+    for bucket in all_buckets(histogram).iter().filter(|bucket| bucket.count != 0.0) {
         out.extend_from_slice(if any { b"," } else { b",\"buckets\":[" });
         any = true;
         let boundaries = match (bucket.lower_inclusive, bucket.upper_inclusive) {
@@ -46,65 +39,10 @@ pub(super) fn write_histogram(out: &mut Vec<u8>, histogram: &FloatHistogram) {
     out.extend_from_slice(if any { b"]}" } else { b"}" });
 }
 
-/// All buckets from the lowest to the highest.
-fn buckets(histogram: &FloatHistogram) -> Vec<Bucket> {
-    let side = |spans: &[BucketSpan], counts: &[f64], positive: bool| -> Vec<Bucket> {
-        let indices = indices(spans);
-        indices.zip(counts).map(|(index, count)| bucket(histogram, index, *count, positive)).collect()
-    };
-    let mut all = side(&histogram.negative_spans, &histogram.negative_buckets, false);
-    all.reverse();
-    if histogram.zero_count > 0.0 {
-        let (lower, upper) = (-histogram.zero_threshold, histogram.zero_threshold);
-        let count = histogram.zero_count;
-        all.push(Bucket { lower, upper, lower_inclusive: true, upper_inclusive: true, count });
-    }
-    all.extend(side(&histogram.positive_spans, &histogram.positive_buckets, true));
-    all
-}
-
-/// The indices of the buckets that spans name.
-fn indices(spans: &[BucketSpan]) -> impl Iterator<Item = i32> + '_ {
-    let mut next = 0i32;
-    spans.iter().flat_map(move |span| {
-        let first = next.wrapping_add(span.offset);
-        next = first.wrapping_add(span.length as i32);
-        first..next
-    })
-}
-
-fn bucket(histogram: &FloatHistogram, index: i32, count: f64, positive: bool) -> Bucket {
-    let (low, high) = (bound(histogram, index - 1), bound(histogram, index));
-    let (lower, upper) = if positive { (low, high) } else { (-high, -low) };
-    Bucket { lower, upper, lower_inclusive: lower < 0.0, upper_inclusive: upper > 0.0, count }
-}
-
-/// The upper bound of a positive bucket.
-fn bound(histogram: &FloatHistogram, index: i32) -> f64 {
-    if histogram.uses_custom_buckets() {
-        return match usize::try_from(index) {
-            Ok(at) => histogram.custom_values.get(at).copied().unwrap_or(f64::INFINITY),
-            Err(_) => f64::NEG_INFINITY,
-        };
-    }
-    let schema = histogram.schema;
-    let bound = if schema < 0 {
-        power_of_two(i64::from(index) << -schema)
-    } else {
-        let within = f64::from(index & ((1 << schema) - 1)) / f64::from(1 << schema);
-        within.exp2() * power_of_two(i64::from(index >> schema))
-    };
-    // The bucket before the overflow bucket ends at the greatest float.
-    let last = if schema < 0 { 1024 >> -schema } else { 1024 << schema };
-    if index == last { f64::MAX } else { bound }
-}
-
-fn power_of_two(exponent: i64) -> f64 {
-    (exponent.clamp(-1100, 1100) as f64).exp2()
-}
-
 #[cfg(test)]
 mod tests {
+    use tricord_model::BucketSpan;
+
     use super::*;
 
     #[track_caller]
@@ -145,5 +83,34 @@ mod tests {
             ..FloatHistogram::default()
         };
         check(&histogram, r#"{"count":"2","sum":"0","buckets":[[3,"-Inf","5","1"],[0,"5","+Inf","1"]]}"#);
+    }
+
+    #[test]
+    fn buckets_end_at_the_zero_bucket() {
+        let histogram = FloatHistogram {
+            zero_threshold: 0.75,
+            zero_count: 1.0,
+            count: 3.0,
+            positive_spans: vec![BucketSpan { offset: 0, length: 1 }],
+            positive_buckets: vec![1.0],
+            negative_spans: vec![BucketSpan { offset: 0, length: 1 }],
+            negative_buckets: vec![1.0],
+            ..FloatHistogram::default()
+        };
+        let buckets = r#"[[1,"-1","-0.75","1"],[3,"-0.75","0.75","1"],[0,"0.75","1","1"]]"#;
+        check(&histogram, &format!(r#"{{"count":"3","sum":"0","buckets":{buckets}}}"#));
+    }
+
+    #[test]
+    fn custom_buckets_are_closed_above() {
+        let histogram = FloatHistogram {
+            schema: tricord_model::CUSTOM_BUCKETS_SCHEMA,
+            count: 2.0,
+            positive_spans: vec![BucketSpan { offset: 1, length: 1 }],
+            positive_buckets: vec![2.0],
+            custom_values: vec![-5.0, -1.0],
+            ..FloatHistogram::default()
+        };
+        check(&histogram, r#"{"count":"2","sum":"0","buckets":[[0,"-5","-1","2"]]}"#);
     }
 }

@@ -80,6 +80,14 @@ const QUERIES: &[&str] = &[
     "(up > 0) * on (job) group_left sum by (job) (limits)",
     "delta(requests_total[1m]) or vector(0)",
     "count(count by (job) (up))",
+    // Notes, whose places in the query must not depend on what was pushed.
+    "  sum by (job) ( rate(limits [1m]) )",
+    "rate(limits[1m]) + on (job) group_right rate(limits[1m]) + sum by (job) (rate(limits[2m]))",
+    "quantile(scalar(k), quantile by (job) (2, up))",
+    "topk(2, quantile_over_time(1 + 1, rate(up[1m])[2m:15s]))",
+    "histogram_quantile(7, sum by (le, job) (increase(latency_bucket[1m])))",
+    "histogram_quantile(0.5, abs(sum by (le) (latency_bucket @ 300) - 3000))",
+    "absent(rate(limits[1m])) or (sum(rate(limits[1m] @ 200)))",
 ];
 
 const FAILING: &[&str] = &[
@@ -97,7 +105,11 @@ fn direct(query: &str, grid: Grid, shape: ResultShape) -> Result<String, String>
 
 fn direct_with(query: &str, grid: Grid, shape: ResultShape, delayed: bool) -> Result<String, String> {
     let expr = parse(query, &ParserOptions::default()).map_err(|error| error.to_string())?;
-    let options = EvalOptions { delayed_name_removal: delayed, ..EvalOptions::new(grid) };
+    let options = EvalOptions {
+        delayed_name_removal: delayed,
+        query_text: Some(query.into()),
+        ..EvalOptions::new(grid)
+    };
     let evaluated = evaluate(&expr, grid, &example(), &NoSources, &options);
     let evaluated = evaluated.map_err(|error| error.to_string())?;
     let mut out = vec![b'{'];

@@ -17,7 +17,6 @@ use tricord_fragment::{
 };
 use tricord_metadata_client::Cluster;
 use tricord_model::{Epoch, Labels, Matcher, NodeId, Points, Sample, ShardId, Tenant};
-use tricord_promql::ast::Pos;
 use tricord_promql::eval::{
     AggregateParam, EvalOptions, NoSources, PartialSpec, evaluate_part, evaluate_partial,
 };
@@ -123,19 +122,21 @@ fn run(memory: &Memory, body: &FragmentBody) -> Result<Partial, WireError> {
 }
 
 fn run_promql(memory: &Memory, fragment: &tricord_fragment::PromqlFragment) -> Result<Partial, WireError> {
-    let expr = parse(&fragment.expr, &ParserOptions::default()).unwrap();
+    let mut expr = parse(&fragment.expr, &ParserOptions::default()).unwrap();
+    let nodes = expr.number_nodes();
     let options = EvalOptions {
         lookback_ms: fragment.lookback_ms,
         delayed_name_removal: fragment.delayed_name_removal,
         count_steps: fragment.count_steps,
+        histogram_stats: fragment.histogram_stats,
         ..EvalOptions::new(fragment.query)
     };
     let failed = |error: tricord_promql::eval::EvalError| WireError::new(ErrorKind::Limit, error.to_string());
-    let (body, annotations, stats) = match &fragment.aggregate {
+    let (body, notes, stats) = match &fragment.aggregate {
         None => {
-            let (columns, annotations, stats) =
+            let (columns, notes, stats) =
                 evaluate_part(&expr, fragment.grid, memory, &NoSources, &options).map_err(failed)?;
-            (PartialBody::Columns(columns), annotations, stats)
+            (PartialBody::Columns(columns), notes, stats)
         }
         Some(spec) => {
             let param = match spec.param.as_slice() {
@@ -143,12 +144,11 @@ fn run_promql(memory: &Memory, fragment: &tricord_fragment::PromqlFragment) -> R
                 [value] => AggregateParam::Constant(*value),
                 values => AggregateParam::Steps(values.to_vec()),
             };
-            let (grouping, pos) = (spec.grouping.clone(), Pos::default());
-            let spec = PartialSpec { op: spec.op, grouping, param, pos, expr_pos: pos, param_pos: pos };
-            let (groups, annotations, stats) =
+            let spec = PartialSpec::numbered(spec.op, spec.grouping.clone(), param, nodes);
+            let (groups, notes, stats) =
                 evaluate_partial(&spec, &expr, fragment.grid, memory, &NoSources, &options)
                     .map_err(failed)?;
-            (PartialBody::Groups(groups), annotations, stats)
+            (PartialBody::Groups(groups), notes, stats)
         }
     };
     let stats = FragmentStats {
@@ -158,7 +158,7 @@ fn run_promql(memory: &Memory, fragment: &tricord_fragment::PromqlFragment) -> R
         steps: stats.steps,
         ..FragmentStats::default()
     };
-    Ok(Partial { annotations, stats, truncated: false, body })
+    Ok(Partial { notes, stats, truncated: false, body })
 }
 
 #[async_trait::async_trait]

@@ -7,7 +7,6 @@ use tricord_fragment::{
     AggregateSpec, FragmentStats, LabelQuery, Partial, PartialBody, PromqlFragment, QueryLimits,
 };
 use tricord_model::{Labels, Points};
-use tricord_promql::ast::Pos;
 use tricord_promql::eval::{self, AggregateParam, EvalError, EvalOptions, NoSources, PartialSpec};
 use tricord_promql::parser::{ParserOptions, parse};
 use tricord_promql::storage::{Selection, Storage, StorageError};
@@ -59,12 +58,14 @@ pub(super) fn run(
     limits: QueryLimits,
     cancelled: &Arc<AtomicBool>,
 ) -> Result<Partial, Error> {
-    let expr = parse(&fragment.expr, &ParserOptions::default())
+    let mut expr = parse(&fragment.expr, &ParserOptions::default())
         .map_err(|error| super::invalid(error.to_string()))?;
+    let nodes = expr.number_nodes();
     let options = EvalOptions {
         lookback_ms: fragment.lookback_ms,
         delayed_name_removal: fragment.delayed_name_removal,
         start_timestamps: fragment.start_timestamps,
+        histogram_stats: fragment.histogram_stats,
         max_samples: limits.max_samples,
         default_subquery_step_ms: fragment.default_subquery_step_ms,
         cancelled: Some(cancelled.clone()),
@@ -72,19 +73,19 @@ pub(super) fn run(
         ..EvalOptions::new(fragment.query)
     };
     let storage = Samples { reader, limits };
-    let (body, annotations, stats) = match &fragment.aggregate {
+    let (body, notes, stats) = match &fragment.aggregate {
         None => {
-            let (columns, annotations, stats) =
+            let (columns, notes, stats) =
                 eval::evaluate_part(&expr, fragment.grid, &storage, &NoSources, &options)
                     .map_err(|error| failed(&error))?;
-            (PartialBody::Columns(columns), annotations, stats)
+            (PartialBody::Columns(columns), notes, stats)
         }
         Some(spec) => {
-            let spec = partial_spec(spec);
-            let (groups, annotations, stats) =
+            let spec = partial_spec(spec, nodes);
+            let (groups, notes, stats) =
                 eval::evaluate_partial(&spec, &expr, fragment.grid, &storage, &NoSources, &options)
                     .map_err(|error| failed(&error))?;
-            (PartialBody::Groups(groups), annotations, stats)
+            (PartialBody::Groups(groups), notes, stats)
         }
     };
     let stats = FragmentStats {
@@ -95,7 +96,7 @@ pub(super) fn run(
         steps: stats.steps,
         ..FragmentStats::default()
     };
-    Ok(Partial { annotations, stats, truncated: false, body })
+    Ok(Partial { notes, stats, truncated: false, body })
 }
 
 /// Raw samples of the first alternative of matchers.
@@ -119,21 +120,14 @@ pub(super) fn raw(reader: &Reader, query: &LabelQuery, limits: QueryLimits) -> R
     Ok(Partial { stats, ..Partial::of(PartialBody::Raw(series)) })
 }
 
-/// The engine's form of an aggregation; positions are those of the proxy's text and not known here.
-fn partial_spec(spec: &AggregateSpec) -> PartialSpec {
+/// The engine's form of an aggregation over an expression of so many nodes.
+fn partial_spec(spec: &AggregateSpec, nodes: u32) -> PartialSpec {
     let param = match spec.param.as_slice() {
         [] => AggregateParam::None,
         [value] => AggregateParam::Constant(*value),
         values => AggregateParam::Steps(values.to_vec()),
     };
-    PartialSpec {
-        op: spec.op,
-        grouping: spec.grouping.clone(),
-        param,
-        pos: Pos::default(),
-        expr_pos: Pos::default(),
-        param_pos: Pos::default(),
-    }
+    PartialSpec::numbered(spec.op, spec.grouping.clone(), param, nodes)
 }
 
 /// An evaluation's failure in the kinds of the wire.

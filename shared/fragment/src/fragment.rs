@@ -110,7 +110,8 @@ pub struct LabelQuery {
 /// An expression to evaluate where the data lies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PromqlFragment {
-    /// The expression as PromQL: the printer's text parses back to the same tree.
+    /// The expression as PromQL: the printer's text parses back to the same tree. Where it is folded into groups, no
+    /// parentheses enclose it.
     pub expr: String,
     /// Evaluation times of the fragment (those of a subquery's body differ from the query's).
     pub grid: Grid,
@@ -127,6 +128,9 @@ pub struct PromqlFragment {
     /// Whether samples are counted step by step.
     #[serde(default)]
     pub count_steps: bool,
+    /// Whether the query reads counts and sums of histograms alone here, so that buckets may stay away.
+    #[serde(default)]
+    pub histogram_stats: bool,
     /// Folds the columns into groups.
     pub aggregate: Option<AggregateSpec>,
 }

@@ -6,7 +6,8 @@
 use tricord_model::codec::{CodecError, Reader, Writer};
 use tricord_model::{Exemplar, Labels, MetricMetadata, Points, SpanRecord};
 use tricord_promql::aggregate::GroupState;
-use tricord_promql::value::{Annotations, Column};
+use tricord_promql::eval::Notes;
+use tricord_promql::value::Column;
 
 use crate::trace::{Operation, TraceSummary};
 use crate::{Error, FragmentStats};
@@ -14,7 +15,7 @@ use crate::{Error, FragmentStats};
 mod bulk;
 
 /// The version that this build writes.
-const PARTIAL_VERSION: u8 = 1;
+const PARTIAL_VERSION: u8 = 2;
 /// Bodies from this size on are compressed: below it the frame costs more than it saves.
 const COMPRESS_FROM_BYTES: usize = 4096;
 /// No partial may inflate to more than this, whatever it claims.
@@ -23,8 +24,8 @@ const MAX_INFLATED_BYTES: usize = 2 << 30;
 /// A data node's answer to one fragment.
 #[derive(Clone, Debug)]
 pub struct Partial {
-    /// Notes that belong into the answer.
-    pub annotations: Annotations,
+    /// Notes on the fragment's expression, whose nodes stand under their numbers.
+    pub notes: Notes,
     /// What it has cost.
     pub stats: FragmentStats,
     /// Whether a limit cut the body (only where the fragment asked for a limit).
@@ -85,7 +86,7 @@ impl Partial {
     /// A partial without notes or costs.
     #[must_use]
     pub fn of(body: PartialBody) -> Self {
-        Self { annotations: Annotations::default(), stats: FragmentStats::default(), truncated: false, body }
+        Self { notes: Notes::default(), stats: FragmentStats::default(), truncated: false, body }
     }
 
     /// The partial as bytes: version, whether compressed (then the body's size), and the body.
@@ -95,7 +96,7 @@ impl Partial {
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
         let out = &mut Writer::new(&mut body);
-        out.bytes(&pack(&(&self.annotations, &self.stats, self.truncated))?);
+        out.bytes(&pack(&(&self.notes, &self.stats, self.truncated))?);
         self.body.encode(out)?;
         let compress = body.len() >= COMPRESS_FROM_BYTES;
         let mut bytes = vec![PARTIAL_VERSION, u8::from(compress)];
@@ -126,8 +127,8 @@ impl Partial {
             }
         };
         let mut input = Reader::new(body);
-        let (annotations, stats, truncated) = unpack(input.bytes().map_err(|error| encoding(&error))?)?;
-        Ok(Self { annotations, stats, truncated, body: PartialBody::decode(&mut input)? })
+        let (notes, stats, truncated) = unpack(input.bytes().map_err(|error| encoding(&error))?)?;
+        Ok(Self { notes, stats, truncated, body: PartialBody::decode(&mut input)? })
     }
 }
 

@@ -1,9 +1,11 @@
 //! The syntax tree of PromQL as of Prometheus 3.14, and the positions of its parts in the query's text.
 
+use std::sync::Arc;
+
 use tricord_model::Matcher;
 
 /// A byte range of the query's text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Pos {
     /// First byte.
     pub start: u32,
@@ -92,12 +94,18 @@ pub enum ExprKind {
 }
 
 /// Where the result of a part that was computed elsewhere is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Remote {
     /// The number under which the evaluation's sources hold the result.
     pub id: usize,
     /// The type of the subtree it stands for: a vector or a scalar.
     pub value_type: ValueType,
+    /// Whether the subtree has one value at all steps.
+    pub fixed: bool,
+    /// The first selector of the subtree, whose times `info` takes over.
+    pub selector: Option<Box<VectorSelector>>,
+    /// Where the subtree's nodes stand in the query, by their numbers ([`Expr::number_nodes`]), for its notes.
+    pub places: Arc<[Pos]>,
 }
 
 /// A number and whether it was written as a duration.

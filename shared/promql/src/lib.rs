@@ -8,7 +8,7 @@ pub mod ast;
 pub mod eval;
 pub mod format;
 pub mod functions;
-mod histogram;
+pub mod histogram;
 pub mod json;
 mod kernels;
 mod lexer;

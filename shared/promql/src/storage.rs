@@ -2,7 +2,7 @@
 
 use tricord_model::{Labels, Matcher, Points};
 
-pub use crate::histogram::stored_reset_hint;
+pub use crate::histogram::set_reset_hints;
 
 /// A request for raw samples.
 #[derive(Clone, Debug)]
@@ -33,7 +33,8 @@ pub enum StorageError {
 
 /// Where the engine reads samples: a data node's head and RocksDB, or a test's memory.
 ///
-/// Stale markers are returned like any sample: the engine needs them.
+/// Stale markers are returned like any sample: the engine needs them. Histograms carry the hints of
+/// [`set_reset_hints`], which tell where a counter is known not to have been reset.
 pub trait Storage {
     /// The series that match, sorted by labels, each label set once, with their samples in the range, ascending by
     /// time. Series without a sample in the range may be left out.

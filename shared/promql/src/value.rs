@@ -106,4 +106,15 @@ impl Annotations {
         self.warnings.extend(other.warnings);
         self.infos.extend(other.infos);
     }
+
+    /// The notes with at most `max` of each kind and, as Prometheus has it, a count of those left out.
+    #[must_use]
+    pub fn limited(self, max: usize) -> Self {
+        let limit = |texts: std::collections::BTreeSet<String>, kind: &str| {
+            let more = texts.len().saturating_sub(max);
+            let rest = (more > 0).then(|| format!("{more} more {kind} annotations omitted"));
+            texts.into_iter().take(max).chain(rest).collect()
+        };
+        Self { warnings: limit(self.warnings, "warning"), infos: limit(self.infos, "info") }
+    }
 }

@@ -1,6 +1,6 @@
 //! Walks over syntax trees, and what can be told from a tree alone.
 
-use crate::ast::{Call, Expr, ExprKind, ValueType, VectorSelector};
+use crate::ast::{Call, Expr, ExprKind, Pos, ValueType, VectorSelector};
 use crate::functions::Function;
 
 impl Expr {
@@ -66,6 +66,29 @@ impl Expr {
         }
     }
 
+    /// Puts numbers in the place of the positions, children before their parents, from 0; answers how many there are.
+    /// What parses from the expression's text has the same numbers.
+    pub fn number_nodes(&mut self) -> u32 {
+        fn number(expr: &mut Expr, next: u32) -> u32 {
+            let mine = expr.children_mut().into_iter().fold(next, |next, child| number(child, next));
+            expr.pos = Pos { start: mine, end: mine };
+            mine + 1
+        }
+        number(self, 0)
+    }
+
+    /// The positions of all nodes in the order of their numbers.
+    #[must_use]
+    pub fn places(&self) -> Vec<Pos> {
+        fn collect(expr: &Expr, places: &mut Vec<Pos>) {
+            expr.children().into_iter().for_each(|child| collect(child, places));
+            places.push(expr.pos);
+        }
+        let mut places = Vec::new();
+        collect(self, &mut places);
+        places
+    }
+
     /// All selectors, those inside range selectors included, in the order of the text.
     #[must_use]
     pub fn selectors(&self) -> Vec<&VectorSelector> {
@@ -97,7 +120,7 @@ impl Expr {
             ExprKind::VectorSelector(selector) => selector.at.is_some(),
             ExprKind::MatrixSelector(matrix) => matrix.selector.at.is_some(),
             ExprKind::Subquery(subquery) => subquery.at.is_some(),
-            ExprKind::Remote(_) => false,
+            ExprKind::Remote(remote) => remote.fixed,
             ExprKind::Call(call) if uses_step_time(call) => false,
             _ => self.children().iter().all(|child| child.is_step_invariant()),
         }
@@ -142,6 +165,20 @@ mod tests {
         check_invariant("timestamp(m @ 10)", false);
         check_invariant("time()", false);
         check_invariant("pi()", true);
+    }
+
+    #[test]
+    fn numbers_lead_back_to_positions() {
+        let query = "sum by (a) ( rate(m [5m]) ) / -topk(3,n)";
+        let expr = parse(query, &Default::default()).unwrap();
+        let mut printed = parse(&expr.to_string(), &Default::default()).unwrap();
+        let places = expr.places();
+        assert_eq!(printed.number_nodes() as usize, places.len());
+        let mut compared = Vec::new();
+        printed.walk(&mut |node| compared.push(places[node.pos.start as usize]));
+        let mut expected = Vec::new();
+        expr.walk(&mut |node| expected.push(node.pos));
+        assert_eq!(compared, expected);
     }
 
     #[test]

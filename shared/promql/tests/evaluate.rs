@@ -144,7 +144,13 @@ impl Sources for Part {
 /// Puts a leaf in the place of the first aggregation, which it returns.
 fn cut(expr: &mut Expr) -> Option<Expr> {
     if matches!(expr.kind, ExprKind::Aggregate(_)) {
-        let leaf = ExprKind::Remote(Remote { id: 7, value_type: expr.value_type() });
+        let leaf = ExprKind::Remote(Remote {
+            id: 7,
+            value_type: expr.value_type(),
+            fixed: false,
+            selector: None,
+            places: [].into(),
+        });
         return Some(Expr { pos: expr.pos, kind: std::mem::replace(&mut expr.kind, leaf) });
     }
     expr.children_mut().into_iter().find_map(cut)

@@ -19,6 +19,8 @@ use crate::render::{ResultShape, write_result};
 
 /// The most points per series that one range query may have.
 const MAX_POINTS: i64 = 11_000;
+/// The most warnings, and the most infos, that an answer spells out, as in Prometheus.
+const MAX_NOTES: usize = 10;
 
 /// `GET|POST /query`
 pub(super) async fn instant(State(proxy): State<Proxy>, asked: Asked) -> Result<Reply, Error> {
@@ -54,9 +56,9 @@ pub(super) fn instant_question(proxy: &Proxy, asked: &Asked) -> Result<Question,
     let t_ms = asked.params.time("time")?.unwrap_or(asked.now_ms);
     let (deadline, lookback_ms) = (deadline(proxy, asked)?, lookback(asked)?);
     let expr = expression(proxy, asked)?;
-    let (tenant, now_ms) = (asked.tenant.clone(), asked.now_ms);
+    let (tenant, text, now_ms) = (asked.tenant.clone(), asked.params.get("query").into(), asked.now_ms);
     let (grid, count_steps) = (Grid::instant(t_ms), stats::are_wanted(asked));
-    Ok(Question { tenant, expr, grid, lookback_ms, now_ms, deadline, count_steps })
+    Ok(Question { tenant, expr, text, grid, lookback_ms, now_ms, deadline, count_steps })
 }
 
 /// The question of a range query.
@@ -87,9 +89,9 @@ pub(super) fn range_question(proxy: &Proxy, asked: &Asked) -> Result<Question, E
         );
         return Err(Error::parameter("query", why));
     }
-    let (tenant, now_ms) = (asked.tenant.clone(), asked.now_ms);
+    let (tenant, text, now_ms) = (asked.tenant.clone(), asked.params.get("query").into(), asked.now_ms);
     let (grid, count_steps) = (Grid { start_ms, end_ms, step_ms }, stats::are_wanted(asked));
-    Ok(Question { tenant, expr, grid, lookback_ms, now_ms, deadline, count_steps })
+    Ok(Question { tenant, expr, text, grid, lookback_ms, now_ms, deadline, count_steps })
 }
 
 fn deadline(proxy: &Proxy, asked: &Asked) -> Result<Instant, Error> {
@@ -124,7 +126,7 @@ async fn answer(
     let limit = asked.params.count("limit")?;
     let truncated = truncate(&mut answer.value, limit);
     let stats = stats::json(asked, &answer, question.grid);
-    let mut annotations = std::mem::take(&mut answer.annotations);
+    let mut annotations = std::mem::take(&mut answer.annotations).limited(MAX_NOTES);
     annotations.warnings.extend(stats::warning(asked));
     let missing = std::mem::take(&mut answer.missing);
     let data =

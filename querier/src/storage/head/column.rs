@@ -47,6 +47,11 @@ impl Column {
         self.offsets_ms.len()
     }
 
+    /// Whether any sample is a histogram.
+    pub(crate) fn has_histograms(&self) -> bool {
+        !self.histograms.is_empty()
+    }
+
     /// Whether the times of two columns are the same, so that they can be stored once.
     pub(crate) fn span(&self) -> Option<(u32, u32)> {
         let min = self.offsets_ms.iter().min()?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tricord_model::{Exemplar, Labels, Matcher, Points};
+use tricord_promql::storage::set_reset_hints;
 
 use super::{Range, Reader};
 use crate::storage::Error;
@@ -24,13 +25,15 @@ struct Columns {
 /// What one query has gathered.
 struct Gathered {
     by_fingerprint: FastMap<u128, Columns>,
+    range: Range,
     samples: u64,
     max_samples: u64,
 }
 
 impl Gathered {
     fn column(&mut self, labels: &Labels, points: &Points) -> Result<&mut Columns, Error> {
-        self.samples += points.len() as u64;
+        let before = points.t_ms.partition_point(|t_ms| *t_ms < self.range.from_ms);
+        self.samples += (points.len() - before) as u64;
         if self.samples > self.max_samples {
             return Err(Error::Limit { what: "samples", limit: self.max_samples });
         }
@@ -44,7 +47,8 @@ impl Gathered {
 
 impl Reader {
     /// Series that satisfy all matchers, with their samples after `after_ms` and up to `until_ms` (included), sorted
-    /// by labels; series without a sample in the range are left out.
+    /// by labels; series without a sample in the range are left out. Histograms have the hints of [`set_reset_hints`];
+    /// what lies in the same window before the range counts for them.
     ///
     /// # Errors
     /// [`Error::Limit`] when more than `max_samples` would be read, [`Error::Corrupt`] when stored data is damaged,
@@ -61,7 +65,7 @@ impl Reader {
         if after_ms == i64::MAX {
             return Ok(Vec::new());
         }
-        let mut gathered = Gathered { by_fingerprint: FastMap::default(), samples: 0, max_samples };
+        let mut gathered = Gathered { by_fingerprint: FastMap::default(), range, samples: 0, max_samples };
         for cell in &self.cells {
             self.check_cancel()?;
             let generations = self.select_head(cell, matchers, range, &mut gathered)?;
@@ -72,7 +76,12 @@ impl Reader {
         }
         let merged = gathered.by_fingerprint.into_values().map(|Columns { labels, mut disk, head }| {
             disk.extend(head);
-            (labels, merge(disk).0)
+            let (mut points, _) = merge(disk);
+            if !points.histograms.is_empty() {
+                set_reset_hints(&mut points);
+                points = clip(points, range.from_ms, range.until_ms);
+            }
+            (labels, points)
         });
         let mut series: Vec<_> = merged.filter(|(_, points)| !points.is_empty()).collect();
         series.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -98,7 +107,9 @@ impl Reader {
             let Some(series) = shard.registry.get(id).filter(|series| series.parts > 0) else { continue };
             for (window_ms, window) in &windows {
                 for column in window.parts().filter_map(|part| part.columns.get(&id)) {
-                    let points = column.points(*window_ms, range.from_ms, range.until_ms);
+                    // With what precedes the range, for the hints of histograms.
+                    let from_ms = if column.has_histograms() { *window_ms } else { range.from_ms };
+                    let points = column.points(*window_ms, from_ms, range.until_ms);
                     if !points.is_empty() {
                         gathered.column(&series.labels, &points)?.head.push(points);
                     }
@@ -123,7 +134,9 @@ impl Reader {
             if id % 1024 == 0 {
                 self.check_cancel()?;
             }
-            let points = clip(disk.points(&found, &mut blocks)?, range.from_ms, range.until_ms);
+            let points = disk.points(&found, &mut blocks)?;
+            let from_ms = if points.histograms.is_empty() { range.from_ms } else { i64::MIN };
+            let points = clip(points, from_ms, range.until_ms);
             if !points.is_empty() {
                 gathered.column(&found.labels, &points)?.disk.push(points);
             }

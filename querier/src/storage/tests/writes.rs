@@ -92,6 +92,34 @@ fn everything_that_belongs_to_a_sample_is_kept() {
 }
 
 #[test]
+fn histograms_are_hinted_alike_in_memory_and_on_disk_wherever_a_range_begins() {
+    let mut node = Node::new();
+    let sample = |at: i64, count: f64| {
+        let histogram = FloatHistogram { count, zero_count: count, ..FloatHistogram::default() };
+        Sample { t_ms: T0 + at, start_ms: 0, value: Value::Histogram(Arc::new(histogram)) }
+    };
+    let mut written = series("h", 1, &[]);
+    // The third one comes late, the fourth tells of a reset.
+    written.samples = vec![sample(0, 1.0), sample(1, 2.0), sample(3, 1.0), sample(4, 3.0), sample(2, 2.0)];
+    node.write(0, Batch { series: vec![written], ..Batch::default() });
+    use tricord_model::CounterResetHint::{NotReset, Unknown};
+    for _ in 0..2 {
+        for (after_ms, expected) in [
+            (T0 - 1, vec![Unknown, NotReset, NotReset, Unknown, NotReset]),
+            (T0, vec![NotReset, NotReset, Unknown, NotReset]),
+            (T0 + 3, vec![NotReset]),
+        ] {
+            let found = node.reader().select(&[], after_ms, T0 + 9, expected.len() as u64).unwrap();
+            let hints: Vec<_> = found[0].1.histograms.iter().map(|(_, h)| h.counter_reset_hint).collect();
+            assert_eq!(hints, expected, "after {after_ms}");
+        }
+        assert!(node.reader().select(&[], T0 + 4, T0 + 9, 1).unwrap().is_empty());
+        node.store().flush().unwrap();
+        node.reopen();
+    }
+}
+
+#[test]
 fn matchers_mean_the_same_in_memory_and_on_disk() {
     let node = Node::new();
     let mut list: Vec<SeriesBatch> = (0..300).map(|n| series("m", n, &[(T0, f64::from(n))])).collect();

@@ -6,13 +6,13 @@ use super::select::{keep_ranked, sort_instant};
 use super::state::Sums;
 use super::{GroupState, StateError, StepStates};
 use crate::ast::{AggregateOp, Pos};
+use crate::eval::PartialSpec;
 use crate::eval::notes::{HistogramOp, Notes};
-use crate::eval::{EvalOptions, PartialSpec};
 use crate::kernels::quantile::quantile;
-use crate::value::{ABSENT, Annotations, Column, Grid};
+use crate::value::{ABSENT, Column, Grid};
 
 /// Turns the groups of a whole aggregation, merged over all nodes, into its series; they come sorted by labels, or for
-/// an instant `topk` or `bottomk` by value within each group.
+/// an instant `topk` or `bottomk` by value within each group. Notes have the positions of the spec.
 ///
 /// # Errors
 /// [`StateError`] where a state belongs to another aggregation or grid.
@@ -20,14 +20,14 @@ pub fn finish(
     spec: &PartialSpec,
     groups: Vec<GroupState>,
     grid: Grid,
-    options: &EvalOptions,
-) -> Result<(Vec<Column>, Annotations), StateError> {
+) -> Result<(Vec<Column>, Notes), StateError> {
     if !groups.iter().all(|group| group.steps.fits(spec.op, grid.steps())) {
         return Err(StateError);
     }
     let mut notes = Notes::default();
+    notes.enter(spec.pos);
     let columns = finish_groups(spec, groups, grid.steps(), &mut notes);
-    Ok((columns, notes.render(options.query_text.as_deref())))
+    Ok((columns, notes))
 }
 
 pub(crate) fn finish_groups(

@@ -66,6 +66,16 @@ impl PartialSpec {
         Some(Self::with_param(aggregate, Pos::default(), param))
     }
 
+    /// The spec of the first phase of an aggregation over an expression whose nodes have numbers
+    /// ([`Expr::number_nodes`]) and which no parentheses enclose: the aggregation has the number after them, and its
+    /// parameter the one after that.
+    #[must_use]
+    pub fn numbered(op: AggregateOp, grouping: Grouping, param: AggregateParam, nodes: u32) -> Self {
+        let at = |number: u32| Pos { start: number, end: number };
+        let (pos, param_pos) = (at(nodes), at(nodes + 1));
+        Self { op, grouping, param, pos, expr_pos: at(nodes.saturating_sub(1)), param_pos }
+    }
+
     fn with_param(aggregate: &Aggregate, pos: Pos, param: AggregateParam) -> Self {
         Self {
             op: aggregate.op,
@@ -100,6 +110,7 @@ impl Evaluator<'_> {
         grid: Grid,
     ) -> Result<Vec<GroupState>> {
         let steps = grid.steps();
+        self.notes.enter(spec.pos);
         if !self.check_param(spec, steps)? {
             return Ok(vec![]);
         }

@@ -221,8 +221,9 @@ fn enriched(
     Ok(Some(builder.finish()))
 }
 
-/// The first selector in an expression: its `@` and offset move the info series too.
-fn first_selector(expr: &Expr) -> Option<&VectorSelector> {
+/// The first selector in an expression: its `@` and offset move the series of `info` too.
+#[must_use]
+pub fn first_selector(expr: &Expr) -> Option<&VectorSelector> {
     match &expr.kind {
         ExprKind::VectorSelector(selector) => Some(selector),
         ExprKind::MatrixSelector(matrix) => Some(&matrix.selector),
@@ -231,6 +232,7 @@ fn first_selector(expr: &Expr) -> Option<&VectorSelector> {
         ExprKind::Aggregate(aggregate) => first_selector(&aggregate.expr),
         ExprKind::Call(call) => call.args.iter().find_map(first_selector),
         ExprKind::Subquery(subquery) => first_selector(&subquery.expr),
-        _ => None,
+        ExprKind::Remote(remote) => remote.selector.as_deref(),
+        ExprKind::Number(_) | ExprKind::String(_) => None,
     }
 }

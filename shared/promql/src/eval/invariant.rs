@@ -11,9 +11,16 @@ pub(super) fn is_worth_once(expr: &Expr) -> bool {
         ExprKind::Number(_)
         | ExprKind::String(_)
         | ExprKind::VectorSelector(_)
-        | ExprKind::MatrixSelector(_) => false,
+        | ExprKind::MatrixSelector(_)
+        | ExprKind::Remote(_) => false,
         _ => is_invariant(expr) && reads_samples(expr),
     }
+}
+
+/// Whether an expression has one value at all steps, so that a part that is evaluated elsewhere is fixed.
+#[must_use]
+pub fn is_fixed(expr: &Expr) -> bool {
+    is_invariant(expr)
 }
 
 /// Whether the function's result depends on the evaluation time even where its arguments do not.
@@ -42,7 +49,7 @@ pub(crate) fn depends_on_time(function: Function) -> bool {
 fn is_invariant(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::String(_) => true,
-        ExprKind::Remote(_) => false,
+        ExprKind::Remote(remote) => remote.fixed,
         ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => is_invariant(inner),
         ExprKind::Binary(binary) => is_invariant(&binary.lhs) && is_invariant(&binary.rhs),
         ExprKind::Aggregate(aggregate) => {
@@ -65,7 +72,10 @@ fn has_remote(expr: &Expr) -> bool {
 }
 
 fn reads_samples(expr: &Expr) -> bool {
-    any(expr, &mut |expr| matches!(expr.kind, ExprKind::VectorSelector(_) | ExprKind::MatrixSelector(_)))
+    let reads = |kind: &ExprKind| {
+        matches!(kind, ExprKind::VectorSelector(_) | ExprKind::MatrixSelector(_) | ExprKind::Remote(_))
+    };
+    any(expr, &mut |expr| reads(&expr.kind))
 }
 
 fn any(expr: &Expr, found: &mut impl FnMut(&Expr) -> bool) -> bool {
@@ -105,4 +115,14 @@ fn repeat_column(mut column: Column, steps: usize) -> Column {
         column.histograms = (0..steps).map(|step| (step as u32, histogram.clone())).collect();
     }
     column
+}
+
+/// The first step of a column.
+pub(super) fn first_step(column: &Column) -> Column {
+    Column {
+        labels: column.labels.clone(),
+        drop_name: column.drop_name,
+        floats: column.floats.iter().take(1).copied().collect(),
+        histograms: column.histograms.iter().take_while(|(step, _)| *step == 0).cloned().collect(),
+    }
 }

@@ -32,13 +32,15 @@ use crate::value::{Annotations, Column, Grid, QueryValue, is_absent};
 
 pub use aggregate::{AggregateParam, PartialSpec};
 pub use duration::{resolve_duration_ms, subquery_grid};
+pub use info::first_selector;
+pub use invariant::is_fixed;
 pub use naming::{drop_metric_schema, is_metric_schema_label};
 pub use result::{DUPLICATE_LABELSET, finish_names, has_order, merge_same_labels, require_unique_labels};
 pub use tally::StepSamples;
 
 pub(crate) use invariant::depends_on_time;
-use notes::Notes;
 use tally::Tally;
+pub use notes::Notes;
 
 /// What an evaluation may use, and the query that it belongs to.
 #[derive(Clone, Debug)]
@@ -98,6 +100,11 @@ pub trait Sources {
 
     /// The values of a scalar, one per step of the grid that the leaf is evaluated on.
     fn scalar(&self, _id: usize) -> Option<&[f64]> {
+        None
+    }
+
+    /// The notes of a part, whose nodes stand under their numbers in it.
+    fn notes(&self, _id: usize) -> Option<&Notes> {
         None
     }
 }
@@ -227,12 +234,14 @@ pub fn evaluate(
     }
     let value = evaluator.eval(expr, grid)?;
     let value = result::finish(value, expr, grid, options.delayed_name_removal)?;
-    let (annotations, stats) = evaluator.finish();
+    let (notes, stats) = evaluator.finish();
+    let annotations = notes.render(options.query_text.as_deref());
     Ok(Evaluated { value, annotations, stats })
 }
 
 /// Evaluates an instant vector that is a part of a larger query: names that are marked to go stay with their series, as
-/// they go when the whole query ends. The series come sorted by labels.
+/// they go when the whole query ends. The series come sorted by labels; notes have the positions of the expression's
+/// nodes.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -242,12 +251,12 @@ pub fn evaluate_part(
     storage: &dyn Storage,
     sources: &dyn Sources,
     options: &EvalOptions,
-) -> std::result::Result<(Vec<Column>, Annotations, EvalStats), EvalError> {
+) -> std::result::Result<(Vec<Column>, Notes, EvalStats), EvalError> {
     let mut evaluator = Evaluator::new(storage, sources, options, grid)?;
     let columns = evaluator.eval_columns(expr, grid)?;
     let columns = result::finish_part(columns, options.delayed_name_removal)?;
-    let (annotations, stats) = evaluator.finish();
-    Ok((columns, annotations, stats))
+    let (notes, stats) = evaluator.finish();
+    Ok((columns, notes, stats))
 }
 
 /// Evaluates what an aggregation is over, and folds it into one state per group, sorted by the groups' labels, which
@@ -262,11 +271,11 @@ pub fn evaluate_partial(
     storage: &dyn Storage,
     sources: &dyn Sources,
     options: &EvalOptions,
-) -> std::result::Result<(Vec<GroupState>, Annotations, EvalStats), EvalError> {
+) -> std::result::Result<(Vec<GroupState>, Notes, EvalStats), EvalError> {
     let mut evaluator = Evaluator::new(storage, sources, options, grid)?;
     let states = evaluator.fold_groups(spec, expr, grid)?;
-    let (annotations, stats) = evaluator.finish();
-    Ok((states, annotations, stats))
+    let (notes, stats) = evaluator.finish();
+    Ok((states, notes, stats))
 }
 
 /// A cell of a column takes half of what a sample is counted for, and columns may be mostly empty.
@@ -313,9 +322,8 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The notes and what it took.
-    fn finish(self) -> (Annotations, EvalStats) {
-        let notes = self.notes.render(self.options.query_text.as_deref());
-        (notes, EvalStats { steps: self.tally.into_samples(), ..self.stats })
+    fn finish(self) -> (Notes, EvalStats) {
+        (self.notes, EvalStats { steps: self.tally.into_samples(), ..self.stats })
     }
 
     fn check_cancelled(&self) -> Result<()> {
@@ -352,6 +360,7 @@ impl<'a> Evaluator<'a> {
         let before = self.live;
         let around = self.reading;
         self.reading = around.within(expr);
+        let parent = self.notes.enter(expr.pos);
         let value = if grid.steps() > 1 && invariant::is_worth_once(expr) {
             let once = Grid { end_ms: grid.start_ms, ..grid };
             let once = self.tally_once(grid.steps(), |evaluator| evaluator.eval_node(expr, once))?;
@@ -359,6 +368,7 @@ impl<'a> Evaluator<'a> {
         } else {
             self.eval_node(expr, grid)?
         };
+        self.notes.enter(parent);
         self.reading = around;
         self.live = before;
         self.charge(held(&value))?;
@@ -389,12 +399,12 @@ impl<'a> Evaluator<'a> {
             ExprKind::Subquery(subquery) => self.subquery_matrix(subquery, grid),
             ExprKind::Remote(remote) => {
                 self.tally.part(self.sources.steps(remote.id));
-                self.remote(*remote, grid)
+                self.remote(remote, grid)
             }
         }
     }
 
-    fn remote(&self, remote: crate::ast::Remote, grid: Grid) -> Result<QueryValue> {
+    fn remote(&mut self, remote: &crate::ast::Remote, grid: Grid) -> Result<QueryValue> {
         let missing = || EvalError::Internal(format!("the plan's part {} was not computed", remote.id));
         let steps = grid.steps();
         if remote.value_type == ValueType::Scalar {
@@ -406,6 +416,13 @@ impl<'a> Evaluator<'a> {
             };
         }
         let columns = self.sources.columns(remote.id).ok_or_else(missing)?;
+        if let Some(notes) = self.sources.notes(remote.id) {
+            self.notes.absorb(notes, &remote.places);
+        }
+        if remote.fixed && steps == 1 {
+            // What stands above is evaluated once too; the part may have been computed for every step.
+            return Ok(QueryValue::Vector(columns.iter().map(invariant::first_step).collect()));
+        }
         if columns.iter().any(|column| column.floats.len() != steps) {
             return Err(EvalError::Internal(format!("the plan's part {} lies on another grid", remote.id)));
         }

@@ -1,8 +1,13 @@
 //! Notes on an answer: the warnings and infos of Prometheus, collected while evaluating and rendered at its end.
 //!
-//! As in Prometheus, notes with one text are one note, and the position of the latest one counts.
+//! As in Prometheus, notes with one text are one note, and the position of the latest one counts. The latest is told by
+//! the nodes that notes come from, children before their parents, so that notes of parts that were evaluated elsewhere
+//! can be joined in any order.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use crate::ast::Pos;
 use crate::kernels::calendar;
@@ -10,14 +15,14 @@ use crate::text::{float_g, float_g2, quoted};
 use crate::value::Annotations;
 
 /// How much a note weighs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Level {
     Warning,
     Info,
 }
 
 /// Details that are gathered over all notes of one text and shown beside a position only.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Detail {
     None,
     Monotonicity(Monotonicity),
@@ -25,7 +30,7 @@ enum Detail {
 }
 
 /// Where buckets had to be lifted for a quantile.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Monotonicity {
     pub(crate) min_t_ms: i64,
     pub(crate) max_t_ms: i64,
@@ -35,16 +40,55 @@ pub(crate) struct Monotonicity {
     pub(crate) count: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Note {
+    /// The node that it comes from.
+    node: Pos,
+    /// What it points at: that node or a part of it.
     pos: Pos,
     detail: Detail,
 }
 
-/// The notes so far.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Notes {
+/// The order of evaluation: what ends first, and of what ends together the innermost.
+fn order(pos: Pos) -> (u32, Reverse<u32>) {
+    (pos.end, Reverse(pos.start))
+}
+
+impl Note {
+    /// Takes in another note of the same text.
+    fn join(&mut self, other: Self) {
+        if (order(other.node), order(other.pos)) > (order(self.node), order(self.pos)) {
+            (self.node, self.pos) = (other.node, other.pos);
+        }
+        match (&mut self.detail, other.detail) {
+            (Detail::Monotonicity(all), Detail::Monotonicity(new)) => all.join(&new),
+            (Detail::Overlap { count }, Detail::Overlap { count: new }) => *count += new,
+            _ => {}
+        }
+    }
+}
+
+impl Monotonicity {
+    fn join(&mut self, other: &Self) {
+        self.min_t_ms = self.min_t_ms.min(other.min_t_ms);
+        self.max_t_ms = self.max_t_ms.max(other.max_t_ms);
+        self.min_bucket = self.min_bucket.min(other.min_bucket);
+        self.max_bucket = self.max_bucket.max(other.max_bucket);
+        self.max_diff = self.max_diff.max(other.max_diff);
+        self.count += other.count;
+    }
+}
+
+/// Notes with the positions of what they are about.
+///
+/// Where an expression is a part of a query and evaluated elsewhere, its nodes stand under numbers
+/// ([`Expr::number_nodes`](crate::ast::Expr::number_nodes)), which the query's own evaluation turns into positions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Notes {
     entries: BTreeMap<(Level, String), Note>,
+    /// The node that is being evaluated.
+    #[serde(skip)]
+    node: Pos,
 }
 
 /// What was done to histograms when a note arose.
@@ -70,14 +114,52 @@ fn with_name(text: String, name: &str) -> String {
 }
 
 impl Notes {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds the notes of the same expression over other series.
+    pub fn merge(&mut self, other: Self) {
+        other.entries.into_iter().for_each(|(key, note)| self.put(key, note));
+    }
+
+    /// Adds the notes of a part whose nodes stand under numbers; `places` are the nodes' positions here.
+    pub(crate) fn absorb(&mut self, part: &Self, places: &[Pos]) {
+        let place = |pos: Pos| places.get(pos.start as usize).copied().unwrap_or_default();
+        for (key, note) in &part.entries {
+            let (node, pos) = (place(note.node), place(note.pos));
+            self.put(key.clone(), Note { node, pos, detail: note.detail.clone() });
+        }
+    }
+
+    /// Says which node the next notes come from; answers the one before.
+    pub(crate) fn enter(&mut self, node: Pos) -> Pos {
+        std::mem::replace(&mut self.node, node)
+    }
+
+    fn put(&mut self, key: (Level, String), note: Note) {
+        match self.entries.get_mut(&key) {
+            Some(known) => known.join(note),
+            None => drop(self.entries.insert(key, note)),
+        }
+    }
+
+    fn add(&mut self, level: Level, pos: Pos, text: String, detail: Detail) {
+        let text = match level {
+            Level::Warning => format!("PromQL warning: {text}"),
+            Level::Info => format!("PromQL info: {text}"),
+        };
+        self.put((level, text), Note { node: self.node, pos, detail });
+    }
+
     fn warn(&mut self, pos: Pos, text: String) {
-        let text = format!("PromQL warning: {text}");
-        self.entries.insert((Level::Warning, text), Note { pos, detail: Detail::None });
+        self.add(Level::Warning, pos, text, Detail::None);
     }
 
     fn info(&mut self, pos: Pos, text: String) {
-        let text = format!("PromQL info: {text}");
-        self.entries.insert((Level::Info, text), Note { pos, detail: Detail::None });
+        self.add(Level::Info, pos, text, Detail::None);
     }
 
     pub(crate) fn invalid_quantile(&mut self, pos: Pos, quantile: f64) {
@@ -137,13 +219,9 @@ impl Notes {
     }
 
     pub(crate) fn start_overlap(&mut self, pos: Pos, name: &str) {
-        let text = "PromQL warning: sample has start time that overlaps with previous sample timestamp";
-        let key = (Level::Warning, format!("{text} for metric {}", quoted(name)));
-        let before = match self.entries.get(&key) {
-            Some(Note { detail: Detail::Overlap { count }, .. }) => *count,
-            _ => 0,
-        };
-        self.entries.insert(key, Note { pos, detail: Detail::Overlap { count: before + 1 } });
+        let text = "sample has start time that overlaps with previous sample timestamp";
+        let text = format!("{text} for metric {}", quoted(name));
+        self.add(Level::Warning, pos, text, Detail::Overlap { count: 1 });
     }
 
     pub(crate) fn possible_non_counter(&mut self, pos: Pos, name: &str) {
@@ -185,25 +263,14 @@ impl Notes {
     }
 
     pub(crate) fn forced_monotonicity(&mut self, pos: Pos, name: &str, new: Monotonicity) {
-        let text = "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see \
+        let text = "input to histogram_quantile needed to be fixed for monotonicity (see \
                     https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)";
-        let key = (Level::Info, with_name(text.to_owned(), name));
-        let merged = match self.entries.get(&key) {
-            Some(Note { detail: Detail::Monotonicity(old), .. }) => Monotonicity {
-                min_t_ms: old.min_t_ms.min(new.min_t_ms),
-                max_t_ms: old.max_t_ms.max(new.max_t_ms),
-                min_bucket: old.min_bucket.min(new.min_bucket),
-                max_bucket: old.max_bucket.max(new.max_bucket),
-                max_diff: old.max_diff.max(new.max_diff),
-                count: old.count + new.count,
-            },
-            _ => new,
-        };
-        self.entries.insert(key, Note { pos, detail: Detail::Monotonicity(merged) });
+        self.add(Level::Info, pos, with_name(text.to_owned(), name), Detail::Monotonicity(new));
     }
 
     /// The texts; with the query's text at hand each ends in its position, as the HTTP API shows it.
-    pub(crate) fn render(&self, query: Option<&str>) -> Annotations {
+    #[must_use]
+    pub fn render(&self, query: Option<&str>) -> Annotations {
         let mut out = Annotations::default();
         for ((level, text), note) in &self.entries {
             let text = match query {
@@ -254,11 +321,42 @@ mod tests {
     #[test]
     fn equal_texts_are_one_note_at_the_latest_position() {
         let mut notes = Notes::default();
-        notes.possible_non_counter(Pos { start: 5, end: 6 }, "up");
+        notes.enter(Pos { start: 9, end: 16 });
         notes.possible_non_counter(Pos { start: 9, end: 12 }, "up");
+        notes.enter(Pos { start: 1, end: 8 });
+        notes.possible_non_counter(Pos { start: 5, end: 6 }, "up");
         let infos: Vec<_> = notes.render(Some("rate(\nup[5m])")).infos.into_iter().collect();
         let text =
             "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"up\" (2:4)";
         assert_eq!(infos, [format!("PromQL info: {text}")]);
+    }
+
+    #[test]
+    fn notes_of_parts_are_joined_in_any_order() {
+        let at = |start: u32, end: u32| Pos { start, end };
+        // Of `rate(up[5m]) + rate(up[9m])`, evaluated elsewhere: nodes 0 to 4.
+        let of = |node: u32| {
+            let mut notes = Notes::default();
+            notes.enter(at(node, node));
+            notes.possible_non_counter(at(node - 1, node - 1), "up");
+            notes.start_overlap(at(node, node), "up");
+            notes
+        };
+        let places = [at(5, 11), at(0, 12), at(20, 26), at(15, 27), at(0, 27)];
+        let render = |first: &Notes, second: &Notes| {
+            let mut merged = first.clone();
+            merged.merge(second.clone());
+            let mut notes = Notes::default();
+            notes.absorb(&merged, &places);
+            notes.render(Some("rate(up[5m]) + rate(up[9m])"))
+        };
+        let (one, other) = (of(1), of(3));
+        let rendered = render(&one, &other);
+        assert_eq!(rendered, render(&other, &one));
+        assert!(rendered.infos.iter().all(|text| text.ends_with(" (1:21)")), "{rendered:?}");
+        assert!(
+            rendered.warnings.iter().all(|text| text.ends_with(" (2 occurrences) (1:16)")),
+            "{rendered:?}"
+        );
     }
 }

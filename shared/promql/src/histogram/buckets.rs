@@ -8,12 +8,17 @@ use super::sparse;
 
 /// A bucket with its borders.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Bucket {
-    pub(crate) lower: f64,
-    pub(crate) upper: f64,
-    pub(crate) lower_inclusive: bool,
-    pub(crate) upper_inclusive: bool,
-    pub(crate) count: f64,
+pub struct Bucket {
+    /// The lower border.
+    pub lower: f64,
+    /// The upper border.
+    pub upper: f64,
+    /// Whether an observation of the lower border itself is in it.
+    pub lower_inclusive: bool,
+    /// Whether an observation of the upper border itself is in it.
+    pub upper_inclusive: bool,
+    /// How many observations there are.
+    pub count: f64,
 }
 
 impl Bucket {
@@ -102,7 +107,8 @@ pub(crate) fn zero_bucket(histogram: &FloatHistogram) -> Bucket {
 }
 
 /// All buckets from the lowest values to the highest; those that reach into the zero bucket end at its border.
-pub(crate) fn all_buckets(histogram: &FloatHistogram) -> Vec<Bucket> {
+#[must_use]
+pub fn all_buckets(histogram: &FloatHistogram) -> Vec<Bucket> {
     let zero = histogram.zero_threshold;
     let mut out = Vec::with_capacity(histogram.positive_buckets.len() + histogram.negative_buckets.len() + 1);
     for (index, count) in sparse(&histogram.negative_spans, &histogram.negative_buckets).into_iter().rev() {

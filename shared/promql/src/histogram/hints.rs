@@ -8,8 +8,7 @@ use super::compare::detect_reset;
 
 /// The hint with which a store keeps a histogram, given the sample right before it in the series where that is a
 /// histogram: no reset is certain within a run of equal layout, anything else is unknown, as in Prometheus' chunks.
-#[must_use]
-pub fn stored_reset_hint(previous: Option<&FloatHistogram>, current: &FloatHistogram) -> CounterResetHint {
+fn stored_reset_hint(previous: Option<&FloatHistogram>, current: &FloatHistogram) -> CounterResetHint {
     if current.counter_reset_hint == CounterResetHint::Gauge {
         return CounterResetHint::Gauge;
     }
@@ -23,6 +22,21 @@ pub fn stored_reset_hint(previous: Option<&FloatHistogram>, current: &FloatHisto
         || current.custom_values != previous.custom_values
         || fell(current, previous);
     if breaks { CounterResetHint::Unknown } else { CounterResetHint::NotReset }
+}
+
+/// Gives the histograms of a series, in the order of time, the hints of a store. A run of histograms begins anew at the
+/// first sample and behind each float.
+pub fn set_reset_hints(points: &mut Points) {
+    let mut previous: Option<(u32, Arc<FloatHistogram>)> = None;
+    for (at, histogram) in &mut points.histograms {
+        let before = previous.as_ref().filter(|(place, _)| place + 1 == *at).map(|(_, before)| &**before);
+        let hint = stored_reset_hint(before, histogram);
+        let given = Arc::clone(histogram);
+        if hint != given.counter_reset_hint {
+            Arc::make_mut(histogram).counter_reset_hint = hint;
+        }
+        previous = Some((*at, given));
+    }
 }
 
 /// Whether the populations themselves tell of a reset.
@@ -63,6 +77,8 @@ pub(crate) fn stats_only(points: &mut Points) {
 
 #[cfg(test)]
 mod tests {
+    use tricord_model::{Sample, Value};
+
     use super::*;
 
     #[test]
@@ -74,5 +90,34 @@ mod tests {
         assert_eq!(hint(&of(1.0, 0), &of(2.0, 0)), CounterResetHint::NotReset);
         assert_eq!(hint(&of(2.0, 0), &of(1.0, 0)), CounterResetHint::Unknown);
         assert_eq!(hint(&of(1.0, 1), &of(2.0, 0)), CounterResetHint::Unknown);
+    }
+
+    #[test]
+    fn runs_begin_anew_behind_floats() {
+        let of = |count: f64, counter_reset_hint: CounterResetHint| {
+            Value::Histogram(Arc::new(FloatHistogram {
+                count,
+                counter_reset_hint,
+                ..FloatHistogram::default()
+            }))
+        };
+        use CounterResetHint::{Gauge, NotReset, Reset, Unknown};
+        let values = [
+            of(1.0, NotReset),
+            of(2.0, Unknown),
+            Value::Float(3.0),
+            of(3.0, Unknown),
+            of(4.0, Reset),
+            of(5.0, NotReset),
+            of(1.0, NotReset),
+            of(2.0, Gauge),
+            of(3.0, Unknown),
+        ];
+        let samples =
+            values.into_iter().enumerate().map(|(at, value)| Sample { t_ms: at as i64, start_ms: 0, value });
+        let mut points: Points = samples.collect();
+        set_reset_hints(&mut points);
+        let hints: Vec<_> = points.histograms.iter().map(|(_, h)| h.counter_reset_hint).collect();
+        assert_eq!(hints, [Unknown, NotReset, Unknown, Unknown, NotReset, Unknown, Gauge, Unknown]);
     }
 }

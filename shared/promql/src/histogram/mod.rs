@@ -14,9 +14,10 @@ mod trim;
 use tricord_model::{BucketSpan, FloatHistogram};
 
 pub(crate) use arithmetic::{Combined, Incompatible, add, divide, scale, subtract, to_schema};
+pub use buckets::{Bucket, all_buckets};
 pub(crate) use compare::{detect_reset, equals};
+pub use hints::set_reset_hints;
 pub(crate) use hints::stats_only;
-pub use hints::stored_reset_hint;
 pub(crate) use quantile::{NanNote, fraction, quantile, variance};
 pub(crate) use text::{describe, test_expression};
 pub(crate) use trim::trim;

@@ -1,15 +1,14 @@
 //! Series in memory, and the evaluator of this crate over them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use tricord_model::{FloatHistogram, Labels, Points, Sample, Value};
+use tricord_model::{Labels, Points, Sample};
 
 use super::script::LoadedSeries;
 use super::{Answer, Target};
 use crate::eval::{EvalOptions, NoSources, evaluate};
 use crate::parser::{ParserOptions, parse};
-use crate::storage::{Selection, Storage, StorageError, stored_reset_hint};
+use crate::storage::{Selection, Storage, StorageError, set_reset_hints};
 use crate::value::Grid;
 
 /// Series in memory, for tests.
@@ -25,17 +24,8 @@ impl MemoryStorage {
         let mut samples: Vec<Sample> = stored.iter().chain(points.iter()).collect();
         samples.sort_by_key(|sample| sample.t_ms);
         samples.dedup_by_key(|sample| sample.t_ms);
-        let mut previous: Option<Arc<FloatHistogram>> = None;
-        for sample in &mut samples {
-            let Value::Histogram(histogram) = &mut sample.value else {
-                previous = None;
-                continue;
-            };
-            let hint = stored_reset_hint(previous.as_deref(), histogram);
-            Arc::make_mut(histogram).counter_reset_hint = hint;
-            previous = Some(Arc::clone(histogram));
-        }
         *stored = samples.into_iter().collect();
+        set_reset_hints(stored);
     }
 
     /// Forgets everything.
@@ -67,6 +57,15 @@ impl Storage for MemoryStorage {
 #[derive(Clone, Debug, Default)]
 pub struct LocalTarget {
     storage: MemoryStorage,
+    places: bool,
+}
+
+impl LocalTarget {
+    /// One whose notes say where in the query they belong, as those of the HTTP API do.
+    #[must_use]
+    pub fn with_places() -> Self {
+        Self { places: true, ..Self::default() }
+    }
 }
 
 /// What upstream's test engine allows a query.
@@ -92,6 +91,7 @@ impl Target for LocalTarget {
             delayed_name_removal: true,
             start_timestamps: true,
             max_samples: MAX_SAMPLES,
+            query_text: self.places.then(|| query.into()),
             ..EvalOptions::new(grid)
         };
         let evaluated =

@@ -10,12 +10,14 @@ mod memory;
 mod nhcb;
 mod script;
 mod series;
+mod shown;
 mod variants;
 
 pub use classes::Classes;
 pub use memory::{LocalTarget, MemoryStorage};
 pub use script::{Command, Eval, Expect, Load, LoadedSeries, ScriptError, parse_script};
 pub use series::SequenceValue;
+pub use shown::{as_shown, histogram_as_shown, value_as_shown};
 
 use crate::value::{Annotations, Grid, QueryValue};
 

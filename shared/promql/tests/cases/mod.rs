@@ -1,4 +1,4 @@
-//! Where the upstream cases of Prometheus are found.
+//! Where test scripts are found: the project's own, and the upstream cases of Prometheus.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,16 @@ pub(crate) fn files() -> Option<Vec<(String, String)>> {
         eprintln!("skipped: set PROMQLTEST_DIR to the folder of upstream's .test files");
         return None;
     };
-    let mut files: Vec<(String, String)> = std::fs::read_dir(&folder)
+    Some(scripts(&folder))
+}
+
+/// The names and texts of the project's own scripts.
+pub(crate) fn own() -> Vec<(String, String)> {
+    scripts(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration/cases"))
+}
+
+fn scripts(folder: &Path) -> Vec<(String, String)> {
+    let mut files: Vec<(String, String)> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "test"))
@@ -26,5 +35,5 @@ pub(crate) fn files() -> Option<Vec<(String, String)>> {
         })
         .collect();
     files.sort();
-    Some(files)
+    files
 }
