@@ -11,7 +11,10 @@ TRICORD = $(CARGO_TARGET_DIR)/release/tricord
 VENV = $(TRICORD_CACHE)/venv
 ARGS ?=
 
-.PHONY: help run build test lint fmt deploy-check deps test-deps clean-data
+SEEDS ?= 1..30
+QUERIES ?= 400
+
+.PHONY: help run build test fuzz-promql lint fmt deploy-check deps test-deps clean-data
 
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +30,13 @@ test: test-deps ## all tests: units, upstream PromQL cases where their folder is
 	@scripts/first-build.sh
 	PATH="$(VENV)/bin:$$PATH" TRICORD_VENV="$(VENV)" cargo test --release --locked --workspace
 	@if [ -x deploy/check.sh ]; then PATH="$(VENV)/bin:$$PATH" deploy/check.sh; fi
+
+fuzz-promql: test-deps ## random queries against Debian's Prometheus, random texts for the parser (SEEDS=1..30 QUERIES=400)
+	@scripts/first-build.sh
+	FUZZ_SEED=$(firstword $(subst ., ,$(SEEDS))) FUZZ_TEXTS=5000000 \
+		cargo test --release --locked -p tricord-promql --test parser_fuzz -- --nocapture
+	FUZZ_SEEDS=$(SEEDS) FUZZ_QUERIES=$(QUERIES) \
+		cargo test --release --locked --workspace --test integration differential -- --nocapture
 
 lint: deps ## formatting and clippy, with warnings as errors
 	@scripts/first-build.sh

@@ -10,6 +10,7 @@ mod histogram;
 mod ids;
 mod labels;
 mod matcher;
+mod regexp;
 mod sample;
 mod span;
 
@@ -20,5 +21,6 @@ pub use histogram::{
 pub use ids::{Epoch, NodeId, Seq, ShardId, Tenant, TenantError};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError};
+pub use regexp::compile_anchored;
 pub use sample::{Exemplar, MetricKind, MetricMetadata, Points, STALE_NAN, Sample, Value, is_stale};
 pub use span::{SpanRecord, TraceId};

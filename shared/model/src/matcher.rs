@@ -6,6 +6,8 @@ use std::sync::Arc;
 use regex_automata::meta::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::regexp::compile_anchored;
+
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MatchOp {
@@ -40,7 +42,7 @@ impl MatchOp {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("error parsing regexp: {message}")]
 pub struct MatcherError {
-    /// What the regular expression's parser found.
+    /// What is wrong, in the words of Go's `regexp`.
     pub message: String,
 }
 
@@ -64,9 +66,6 @@ struct RawMatcher {
     value: String,
 }
 
-/// The memory that one compiled expression may take; beyond it the expression is refused.
-const REGEX_SIZE_LIMIT_BYTES: usize = 4 << 20;
-
 impl Matcher {
     /// A matcher; regular expressions are anchored at both ends, and `.` matches newlines, as in Prometheus.
     ///
@@ -75,7 +74,7 @@ impl Matcher {
     pub fn new(name: &str, op: MatchOp, value: &str) -> Result<Self, MatcherError> {
         let regex = match op {
             MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Regex | MatchOp::NotRegex => Some(Arc::new(compile(value)?)),
+            MatchOp::Regex | MatchOp::NotRegex => Some(Arc::new(compile_anchored(value)?)),
         };
         Ok(Self { name: name.to_owned(), op, value: value.to_owned(), regex })
     }
@@ -103,17 +102,6 @@ impl Matcher {
     pub fn matches_empty(&self) -> bool {
         self.matches("")
     }
-}
-
-fn compile(pattern: &str) -> Result<Regex, MatcherError> {
-    let refused = |message: String| MatcherError { message };
-    // Parsed alone first, so that an unbalanced parenthesis cannot close the anchoring group.
-    regex_syntax::parse(pattern).map_err(|error| refused(error.to_string()))?;
-    Regex::builder()
-        .configure(Regex::config().nfa_size_limit(Some(REGEX_SIZE_LIMIT_BYTES)))
-        .syntax(regex_automata::util::syntax::Config::new().dot_matches_new_line(true))
-        .build(&format!("^(?:{pattern})$"))
-        .map_err(|error| refused(format!("{error} in {pattern:?}")))
 }
 
 impl TryFrom<RawMatcher> for Matcher {

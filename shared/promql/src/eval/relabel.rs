@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use regex_automata::meta::Regex;
 use regex_automata::util::captures::Captures;
-use tricord_model::{Labels, METRIC_NAME, MatchOp};
+use tricord_model::{Labels, METRIC_NAME, MatchOp, compile_anchored};
 
 use super::{EvalError, Evaluator, Result, merge_same_labels, string_arg, unwrap_parens};
 use crate::ast::{Call, Expr, ExprKind};
@@ -12,16 +12,10 @@ use crate::functions::Function;
 use crate::kernels::natural;
 use crate::value::{Column, Grid, QueryValue};
 
-/// The memory that one compiled expression may take.
-const REGEX_SIZE_LIMIT_BYTES: usize = 4 << 20;
-
 fn compile(pattern: &str) -> Result<Regex> {
     let invalid =
-        || EvalError::Execution(format!("invalid regular expression in label_replace(): {pattern}"));
-    Regex::builder()
-        .configure(Regex::config().nfa_size_limit(Some(REGEX_SIZE_LIMIT_BYTES)))
-        .build(&format!("^(?s:{pattern})$"))
-        .map_err(|_| invalid())
+        |_| EvalError::Execution(format!("invalid regular expression in label_replace(): {pattern}"));
+    compile_anchored(pattern).map_err(invalid)
 }
 
 /// Puts captured groups into a template: `$1`, `$name`, `${name}`, and `$$` for a dollar sign.
@@ -45,7 +39,7 @@ fn expand(template: &str, regex: &Regex, captures: &Captures, text: &str) -> Str
             Ok(index) => Some(index),
             Err(_) => regex.group_info().to_index(regex_automata::PatternID::ZERO, name),
         };
-        let found = index.and_then(|index| captures.get_group(index)).map(|span| &text[span.range()]);
+        let found = index.and_then(|index| captures.get_group(index)).and_then(|span| text.get(span.range()));
         out.push_str(found.unwrap_or(""));
     }
     out.push_str(rest);

@@ -17,7 +17,7 @@ pub(crate) struct Civil {
     pub(crate) day_of_year: u32,
 }
 
-const SECONDS_PER_DAY: i64 = 86_400;
+const SECONDS_PER_DAY: i128 = 86_400;
 
 fn is_leap(year: i64) -> bool {
     (year % 4 == 0 && year % 100 != 0) || year % 400 == 0
@@ -33,9 +33,24 @@ pub(crate) fn days_in_month(year: i64, month: u32) -> u32 {
     }
 }
 
+/// Seconds from the first moment that Go's calendar knows to 1970.
+const FIRST_S: i128 = 9_223_372_028_741_760_000;
+
+/// The calendar's view of a sample's value. What is no 64-bit integer, NaN among it, is the least one, as on the
+/// machines that Prometheus runs on; and moments before the first one that Go knows come out at the other end of time.
+pub(crate) fn civil_of_value(value: f64) -> Civil {
+    let fits = value >= i64::MIN as f64 && value < i64::MAX as f64;
+    let unix_s = i128::from(if fits { value as i64 } else { i64::MIN });
+    civil_of(if unix_s < -FIRST_S { unix_s + (1 << 64) } else { unix_s })
+}
+
 /// The calendar's view of a Unix time in seconds.
 pub(crate) fn civil(unix_s: i64) -> Civil {
-    let days = unix_s.div_euclid(SECONDS_PER_DAY);
+    civil_of(i128::from(unix_s))
+}
+
+fn civil_of(unix_s: i128) -> Civil {
+    let days = unix_s.div_euclid(SECONDS_PER_DAY) as i64;
     let second_of_day = unix_s.rem_euclid(SECONDS_PER_DAY) as u32;
     // Days are counted from 1 March of year 0 in eras of 400 years, so that leap days come last.
     let shifted = days + 719_468;
@@ -78,5 +93,15 @@ mod tests {
         assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
         let c = civil(1_700_000_000);
         assert_eq!((c.year, c.month, c.day, c.weekday, c.day_of_year), (2023, 11, 14, 2, 318));
+    }
+
+    #[test]
+    fn values_that_are_no_times_are_where_prometheus_puts_them() {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e30] {
+            let c = civil_of_value(value);
+            assert_eq!((c.hour, c.minute, c.day_of_year), (15, 30, 339), "{value}");
+        }
+        assert_eq!(civil_of_value(-0.9), civil(0));
+        assert_eq!(civil_of_value(1_700_000_000.9), civil(1_700_000_000));
     }
 }

@@ -1,6 +1,6 @@
 //! Element-wise functions over floats.
 
-use super::calendar::{civil, days_in_month};
+use super::calendar::{civil_of_value, days_in_month};
 use crate::ast::BinaryOp;
 use crate::functions::Function;
 
@@ -47,17 +47,17 @@ pub(crate) fn elementwise(function: Function) -> Option<fn(f64) -> f64> {
 fn date(function: Function) -> Option<fn(f64) -> f64> {
     use Function as F;
     Some(match function {
-        F::DayOfMonth => |t| f64::from(civil(t as i64).day),
-        F::DayOfWeek => |t| f64::from(civil(t as i64).weekday),
-        F::DayOfYear => |t| f64::from(civil(t as i64).day_of_year),
+        F::DayOfMonth => |t| f64::from(civil_of_value(t).day),
+        F::DayOfWeek => |t| f64::from(civil_of_value(t).weekday),
+        F::DayOfYear => |t| f64::from(civil_of_value(t).day_of_year),
         F::DaysInMonth => |t| {
-            let civil = civil(t as i64);
+            let civil = civil_of_value(t);
             f64::from(days_in_month(civil.year, civil.month))
         },
-        F::Hour => |t| f64::from(civil(t as i64).hour),
-        F::Minute => |t| f64::from(civil(t as i64).minute),
-        F::Month => |t| f64::from(civil(t as i64).month),
-        F::Year => |t| civil(t as i64).year as f64,
+        F::Hour => |t| f64::from(civil_of_value(t).hour),
+        F::Minute => |t| f64::from(civil_of_value(t).minute),
+        F::Month => |t| f64::from(civil_of_value(t).month),
+        F::Year => |t| civil_of_value(t).year as f64,
         _ => return None,
     })
 }

@@ -114,7 +114,7 @@ struct Lexer<'a> {
     got_colon: bool,
     /// In brackets: nothing was seen yet.
     bracket_empty: bool,
-    /// In brackets: the last token was a number or a duration, which changes some error texts.
+    /// In brackets: a number or a duration was seen. From then on tokens are read as outside, but for words.
     after_value: bool,
     list: Vec<Token>,
 }
@@ -133,7 +133,7 @@ impl Lexer<'_> {
             };
             if self.brace_open {
                 self.in_braces(c)?;
-            } else if self.bracket_open {
+            } else if self.bracket_open && !self.after_value {
                 self.in_brackets(c)?;
             } else {
                 self.outside(c)?;
@@ -145,7 +145,7 @@ impl Lexer<'_> {
         loop {
             match self.peek() {
                 Some(' ' | '\t' | '\n' | '\r') => self.pos += 1,
-                Some('#') if !self.bracket_open => {
+                Some('#') if !self.brace_open && (!self.bracket_open || self.after_value) => {
                     let rest = &self.input[self.pos..];
                     self.pos += rest.find(['\n', '\r']).unwrap_or(rest.len());
                 }
@@ -189,6 +189,19 @@ impl Lexer<'_> {
                 self.brace_open = true;
                 Kind::LeftBrace
             }
+            ':' if self.bracket_open && self.got_colon => {
+                return Err(format!("unexpected colon {}", quote_char(c)));
+            }
+            ':' if self.bracket_open => {
+                self.got_colon = true;
+                Kind::Colon
+            }
+            '[' if self.bracket_open => return Err(format!("unexpected left bracket {}", quote_char(c))),
+            ']' if self.bracket_open => {
+                self.bracket_open = false;
+                self.after_value = false;
+                Kind::RightBracket
+            }
             '[' => {
                 self.bracket_open = true;
                 self.got_colon = false;
@@ -200,6 +213,7 @@ impl Lexer<'_> {
             _ if c.is_ascii_digit() || (c == '.' && self.peek_is(|n| n.is_ascii_digit())) => {
                 return self.number_or_duration();
             }
+            _ if is_alpha(c) && self.bracket_open => return self.duration_word(c),
             _ if is_alpha(c) || c == ':' => return self.word(),
             _ => return Err(format!("unexpected character: {}", quote_char(c))),
         };
@@ -281,8 +295,8 @@ impl Lexer<'_> {
         Ok(())
     }
 
+    /// In brackets, before a number or a duration was seen.
     fn in_brackets(&mut self, c: char) -> Step {
-        let after_value = std::mem::replace(&mut self.after_value, false);
         let empty = std::mem::replace(&mut self.bracket_empty, false);
         let kind = match c {
             ']' => {
@@ -307,27 +321,25 @@ impl Lexer<'_> {
             '%' => Kind::Op(BinaryOp::Mod),
             '^' => Kind::Op(BinaryOp::Pow),
             ',' => Kind::Comma,
-            '[' if after_value => return Err(format!("unexpected left bracket {}", quote_char(c))),
             _ if c.is_ascii_digit() || (c == '.' && self.peek_is(|n| n.is_ascii_digit())) => {
                 self.after_value = true;
                 return self.number_or_duration();
             }
-            _ if is_alpha(c) => return self.duration_word(c, after_value),
-            _ if after_value => return Err(format!("unexpected character: {}", quote_char(c))),
+            _ if is_alpha(c) => return self.duration_word(c),
             _ => return Err(format!("unexpected character in duration expression: {}", quote_char(c))),
         };
         self.emit(kind);
         Ok(())
     }
 
-    fn duration_word(&mut self, first: char, after_value: bool) -> Step {
+    fn duration_word(&mut self, first: char) -> Step {
         self.take_while(is_alpha);
         let word = &self.input[self.start..self.pos];
         let kind = match word.to_ascii_lowercase().as_str() {
             "step" => Kind::Step,
             "range" => Kind::Range,
             "min_of" | "max_of" => Kind::Identifier,
-            _ if after_value => {
+            _ if self.after_value => {
                 return Err(format!(
                     "unexpected character: {}, expected {}",
                     quote_char(first),

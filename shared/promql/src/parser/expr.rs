@@ -131,7 +131,8 @@ impl Parser<'_> {
                     break;
                 }
                 let comma = self.expect(Kind::Comma)?;
-                if self.peek() == Kind::RightParen {
+                // What the lexer refuses is reported as such.
+                if self.peek() != Kind::Error && !begins_expression(self.peek()) {
                     return Err(self.error(comma.pos, "trailing commas not allowed in function call args"));
                 }
             }
@@ -266,5 +267,14 @@ impl Parser<'_> {
         }
         let kind = ExprKind::MatrixSelector(MatrixSelector { selector, range });
         Ok(Expr { pos: merge(expr.pos, close.pos), kind })
+    }
+}
+
+/// Whether an expression may begin with that token.
+fn begins_expression(kind: Kind) -> bool {
+    match kind {
+        Kind::Number | Kind::Duration | Kind::String | Kind::LeftParen | Kind::LeftBrace => true,
+        Kind::Op(BinaryOp::Add | BinaryOp::Sub) => true,
+        kind => error::is_metric_name(kind),
     }
 }

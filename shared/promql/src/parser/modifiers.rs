@@ -196,7 +196,12 @@ impl Parser<'_> {
         // Beyond 2^53 a float no longer tells one millisecond from the next, so plain decimals are read as integers.
         let exact = if number.duration { None } else { decimal_ms(text, minus) };
         if !ms.is_finite() || (exact.is_none() && (ms >= i64::MAX as f64 || ms <= i64::MIN as f64)) {
-            return Err(self.error(whole, format!("timestamp out of bounds for @ modifier: {seconds:.6}")));
+            let shown = match seconds {
+                _ if seconds.is_nan() => "NaN".to_owned(),
+                _ if seconds.is_infinite() => format!("{}Inf", if seconds > 0.0 { '+' } else { '-' }),
+                _ => format!("{seconds:.6}"),
+            };
+            return Err(self.error(whole, format!("timestamp out of bounds for @ modifier: {shown}")));
         }
         Ok(AtModifier::Time(exact.unwrap_or(ms as i64)))
     }
