@@ -11,7 +11,7 @@ TRICORD = $(CARGO_TARGET_DIR)/release/tricord
 VENV = $(TRICORD_CACHE)/venv
 ARGS ?=
 
-.PHONY: help run build test lint fmt deploy-check deps test-deps clean-data
+.PHONY: help run build test bench-promql lint fmt deploy-check deps test-deps clean-data
 
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: test-deps ## all tests: units, upstream PromQL cases where their folder is
 	@scripts/first-build.sh
 	PATH="$(VENV)/bin:$$PATH" TRICORD_VENV="$(VENV)" cargo test --release --locked --workspace
 	@if [ -x deploy/check.sh ]; then PATH="$(VENV)/bin:$$PATH" deploy/check.sh; fi
+
+bench-promql: deps ## the PromQL engine in memory (ARGS=range/1000 runs a part)
+	cargo bench --profile release --locked -p tricord-promql --bench promql -- $(ARGS)
 
 lint: deps ## formatting and clippy, with warnings as errors
 	@scripts/first-build.sh

@@ -32,7 +32,9 @@ use crate::value::{Annotations, Column, Grid, QueryValue, is_absent};
 pub use aggregate::{AggregateParam, PartialSpec};
 pub use duration::{resolve_duration_ms, subquery_grid};
 pub use naming::{drop_metric_schema, is_metric_schema_label};
-pub use result::{DUPLICATE_LABELSET, finish_names, has_order, merge_same_labels, require_unique_labels};
+pub use result::{
+    DUPLICATE_LABELSET, finish_columns, finish_names, has_order, merge_same_labels, require_unique_labels,
+};
 
 pub(crate) use invariant::depends_on_time;
 use notes::Notes;
