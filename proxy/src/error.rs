@@ -117,7 +117,12 @@ impl Error {
 
 impl From<EvalError> for Error {
     fn from(error: EvalError) -> Self {
-        let text = error.to_string();
+        let text = match &error {
+            EvalError::TooManySamples(_) => format!(
+                "{error}: ask for fewer series, a shorter range or a longer step, or raise the proxy's max_samples"
+            ),
+            _ => error.to_string(),
+        };
         match error.kind() {
             EvalKind::BadData => Self::BadData(text),
             EvalKind::Execution => Self::Execution(text),

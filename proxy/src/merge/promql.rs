@@ -20,6 +20,12 @@ impl Columns {
         self.0.push(columns);
     }
 
+    /// The series of one part; none where there is no such part.
+    #[must_use]
+    pub fn into_part(mut self, id: usize) -> Vec<Column> {
+        if id < self.0.len() { self.0.swap_remove(id) } else { vec![] }
+    }
+
     /// How many series each part has.
     pub fn sizes(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().map(Vec::len)

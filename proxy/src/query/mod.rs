@@ -10,9 +10,11 @@ use std::time::Instant;
 use futures::future::try_join_all;
 use tricord_fragment::{Fragment, FragmentBody, FragmentStats, LabelQuery};
 use tricord_model::{ShardId, Tenant};
-use tricord_promql::ast::Expr;
-use tricord_promql::eval::{EvalError, EvalOptions, EvalStats, Evaluated, evaluate, has_order};
-use tricord_promql::value::{Annotations, Grid, QueryValue};
+use tricord_promql::ast::{Expr, ExprKind, ValueType};
+use tricord_promql::eval::{
+    EvalError, EvalOptions, EvalStats, Evaluated, evaluate, finish_columns, has_order,
+};
+use tricord_promql::value::{Annotations, Column, Grid, QueryValue};
 
 use crate::config::Settings;
 use crate::error::Error;
@@ -21,6 +23,7 @@ use crate::merge::promql::Columns;
 use crate::metrics::Metrics;
 use crate::plan::promql::{Plan, plan};
 use crate::plan::pushdown;
+use crate::plan::tree::{Read, Step, tree};
 use crate::scatter::{CallReport, Job, Scatter, Scattered, Shards, Spread};
 
 use fetched::{Fetched, Wanted};
@@ -71,6 +74,23 @@ pub struct Answer {
     pub stats: FragmentStats,
     /// What the evaluation here took.
     pub evaluation: EvalStats,
+    /// How long the phases took.
+    pub timing: Timing,
+}
+
+/// How long the phases of a query took, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Until all data nodes had answered.
+    pub scatter_micros: u64,
+    /// Merging what they answered.
+    pub merge_micros: u64,
+    /// Evaluating the rest.
+    pub evaluate_micros: u64,
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How often the rest may ask for further samples: what `info` selects depends on what it has read.
@@ -100,6 +120,7 @@ impl Engine {
         let cancelled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let options = self.options(question, &cancelled.0);
         let plan = plan(&question.expr, question.grid, &options)?;
+        let started = Instant::now();
         let runs =
             plan.parts.iter().map(|part| self.run(question, FragmentBody::Promql(part.fragment.clone())));
         let mut scattered = try_join_all(runs).await?;
@@ -111,6 +132,7 @@ impl Engine {
             raw: vec![],
             stats: FragmentStats::default(),
             evaluation: EvalStats::default(),
+            timing: Timing { scatter_micros: micros(started), ..Timing::default() },
             plan,
         };
         for one in &mut scattered {
@@ -119,10 +141,33 @@ impl Engine {
             answer.parts.push(report);
         }
         answer.refuse_absence(&question.expr)?;
+        let started = Instant::now();
         let columns = self.merge(&mut answer, scattered).await?;
-        self.evaluate(question, options, Arc::new(columns), &mut answer).await?;
+        answer.timing.merge_micros = micros(started);
+        let started = Instant::now();
+        match whole_part(&answer.plan.rest) {
+            Some(id) => self.finish(question, options, columns.into_part(id), &mut answer).await?,
+            None => self.evaluate(question, options, Arc::new(columns), &mut answer).await?,
+        }
+        answer.timing.evaluate_micros = micros(started);
         self.metrics.samples.inc_by(answer.stats.samples);
         Ok(answer)
+    }
+
+    /// The plan of a query as a tree, with what its reads are estimated to cost.
+    pub(crate) async fn explain(&self, question: &Question) -> Result<Step, Error> {
+        let _turn = self.gate.enter(question.deadline).await?;
+        let cancelled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+        let options = self.options(question, &cancelled.0);
+        let mut root = tree(&plan(&question.expr, question.grid, &options)?, question.grid, &options);
+        let mut reads: Vec<&mut Read> = Vec::new();
+        root.reads_mut(&mut |read| reads.push(read));
+        let runs = reads.iter().map(|read| self.run(question, FragmentBody::Estimate(read.query.clone())));
+        let scattered = try_join_all(runs).await?;
+        for (read, one) in reads.into_iter().zip(scattered) {
+            read.estimated = Some(merge::lists::estimate(one.partials)?);
+        }
+        Ok(root)
     }
 
     fn options(&self, question: &Question, cancelled: &Arc<AtomicBool>) -> EvalOptions {
@@ -178,6 +223,22 @@ impl Engine {
             report.columns = merged;
         }
         Ok(columns)
+    }
+
+    /// The answer where the data nodes did all there was to do.
+    async fn finish(
+        &self,
+        question: &Question,
+        options: EvalOptions,
+        columns: Vec<Column>,
+        answer: &mut Answer,
+    ) -> Result<(), Error> {
+        let (rest, grid) = (answer.plan.rest.clone(), question.grid);
+        let finished =
+            tricord_runtime::blocking(move || finish_columns(columns, &rest, grid, &options)).await?;
+        answer.evaluation = finished.1;
+        answer.value = in_order(finished.0, &question.expr);
+        Ok(())
     }
 
     /// Evaluates the rest, fetching raw samples for selectors that it names until it has all it asks for.
@@ -265,6 +326,15 @@ impl Answer {
         }
         let text = format!("absence cannot be told: {}", crate::api::missing_text(&self.missing));
         Err(Error::Unavailable(text))
+    }
+}
+
+/// The part that is the whole query, if one is.
+fn whole_part(rest: &Expr) -> Option<usize> {
+    match &rest.kind {
+        ExprKind::Paren(inner) => whole_part(inner),
+        ExprKind::Remote(remote) if remote.value_type == ValueType::Vector => Some(remote.id),
+        _ => None,
     }
 }
 
