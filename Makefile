@@ -14,7 +14,7 @@ ARGS ?=
 SEEDS ?= 1..30
 QUERIES ?= 400
 
-.PHONY: help run build test fuzz-promql lint fmt deploy-check deps test-deps clean-data
+.PHONY: help run build test fuzz-promql bench-promql lint fmt deploy-check deps test-deps clean-data
 
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ fuzz-promql: test-deps ## random queries against Debian's Prometheus, random tex
 		cargo test --release --locked -p tricord-promql --test parser_fuzz -- --nocapture
 	FUZZ_SEEDS=$(SEEDS) FUZZ_QUERIES=$(QUERIES) \
 		cargo test --release --locked --workspace --test integration differential -- --nocapture
+
+bench-promql: deps ## the PromQL engine in memory (ARGS=range/1000 runs a part)
+	cargo bench --profile release --locked -p tricord-promql --bench promql -- $(ARGS)
 
 lint: deps ## formatting and clippy, with warnings as errors
 	@scripts/first-build.sh

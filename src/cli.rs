@@ -228,8 +228,17 @@ fn query() -> Command {
         .arg(Arg::new("expression").required(true).help("PromQL"))
         .arg(Arg::new("url").long("url").default_value("http://127.0.0.1:7300").env("TRICORD_URL").help("Whom to ask"))
         .arg(Arg::new("time").long("time").help("At which time: RFC 3339 or seconds [default: now]"))
+        .arg(Arg::new("start").long("start").requires("end").help("Over a range: from when [with --end, --step]"))
+        .arg(Arg::new("end").long("end").requires("start").help("Over a range: until when"))
+        .arg(Arg::new("step").long("step").default_value("1m").help("Over a range: in which steps"))
         .arg(Arg::new("tenant").long("tenant").help("Tenant (header X-Scope-OrgID)"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("The answer as it came"))
         .arg(Arg::new("allow-partial").long("allow-partial").action(ArgAction::SetTrue).help("Succeed even when shards are missing from the answer"))
-        .after_help("Examples:\n  tricord query 'sum by (job) (up)'\n  tricord query --tenant tricord 'rate(tricord_ingester_samples_total[1m])'")
+        .arg(
+            Arg::new("explain")
+                .long("explain")
+                .action(ArgAction::SetTrue)
+                .help("Runs it, and prints where the time goes: the plan as a tree, with what is read"),
+        )
+        .after_help("Examples:\n  tricord query 'sum by (job) (up)'\n  tricord query --explain 'sum by (job) (rate(up[5m]))'\n  tricord query --tenant tricord 'rate(tricord_ingester_samples_total[1m])'")
 }

@@ -1,4 +1,4 @@
-//! `tricord query`: one instant query over HTTP.
+//! `tricord query`: one query over HTTP, answered or explained.
 
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
@@ -9,9 +9,21 @@ use crate::table;
 /// Asks and prints.
 pub(crate) async fn run(matches: &ArgMatches) -> Result<()> {
     let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
-    let url = format!("{}/api/v1/query", text("url").unwrap_or_default().trim_end_matches('/'));
+    let explain = matches.get_flag("explain");
+    let endpoint = match (explain, text("start")) {
+        (true, _) => "explain",
+        (false, Some(_)) => "query_range",
+        (false, None) => "query",
+    };
+    let url = format!("{}/api/v1/{endpoint}", text("url").unwrap_or_default().trim_end_matches('/'));
     let mut form = vec![("query", text("expression").unwrap_or_default())];
-    form.extend(text("time").map(|time| ("time", time)));
+    match (text("start"), text("end"), text("step")) {
+        (Some(start), Some(end), Some(step)) => form.extend([("start", start), ("end", end), ("step", step)]),
+        _ => form.extend(text("time").map(|time| ("time", time))),
+    }
+    if explain {
+        form.push(("analyze", "true"));
+    }
     let mut request = reqwest::Client::new().post(&url).form(&form);
     if let Some(tenant) = text("tenant") {
         request = request.header("X-Scope-OrgID", tenant);
@@ -32,7 +44,11 @@ pub(crate) async fn run(matches: &ArgMatches) -> Result<()> {
         bail!("{}", answer["error"].as_str().unwrap_or(status.as_str()));
     }
     if !matches.get_flag("json") {
-        table::print(&render(&answer["data"])?)?;
+        let text = match explain {
+            true => answer["data"]["text"].as_str().unwrap_or_default().to_owned(),
+            false => render(&answer["data"])?,
+        };
+        table::print(&text)?;
     }
     for kind in ["warnings", "infos"] {
         for note in answer[kind].as_array().into_iter().flatten() {

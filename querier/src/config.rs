@@ -26,6 +26,9 @@ pub struct Config {
     pub memory_limit_bytes: u64,
     /// RocksDB's block cache, in bytes. 0 takes a sixteenth of the machine's memory.
     pub block_cache_bytes: u64,
+    /// What queries keep of the disk beside it, inflated and looked up, in bytes. 0 takes a 64th of the machine's memory,
+    /// 256 MiB at most.
+    pub read_cache_bytes: u64,
     /// The size from which a new log segment is begun, in bytes.
     pub log_segment_bytes: u64,
     /// Log segments kept after everything in them is written out, so that replicas that fall behind can catch up
@@ -70,6 +73,7 @@ impl Default for Config {
             fsync_interval_ms: 1_000,
             memory_limit_bytes: 0,
             block_cache_bytes: 0,
+            read_cache_bytes: 0,
             log_segment_bytes: 64 << 20,
             log_keep_segments: 2,
             zone: String::new(),
@@ -143,6 +147,10 @@ impl Config {
             0 => (tricord_runtime::machine_memory_bytes() / 16).clamp(16 << 20, 4 << 30),
             bytes => bytes,
         };
+        let read_cache_bytes = match self.read_cache_bytes {
+            0 => (tricord_runtime::machine_memory_bytes() / 64).clamp(8 << 20, 256 << 20),
+            bytes => bytes,
+        };
         Ok(StoreConfig {
             retention_ms: self.retention_ms()?,
             fsync: match self.fsync {
@@ -151,6 +159,7 @@ impl Config {
             },
             memory_limit_bytes: self.memory_limit(),
             block_cache_bytes: usize::try_from(block_cache_bytes).unwrap_or(usize::MAX),
+            read_cache_bytes: usize::try_from(read_cache_bytes).unwrap_or(usize::MAX),
             segment_bytes: self.log_segment_bytes.max(1024),
             keep_segments: self.log_keep_segments,
             ..StoreConfig::new(self.data_dir.join("store"))

@@ -83,6 +83,7 @@ pub async fn start(config: Config, deps: Deps, shutdown: Shutdown) -> Result<Que
         replicas: replicas.clone(),
         writer,
         queries: Pool::observed("queries", config.max_concurrent_queries.max(1), &deps.metrics),
+        query_threads: std::thread::available_parallelism().map_or(1, usize::from),
         max_queued: config.max_queued_queries,
         metrics: metrics.clone(),
         draining: draining.clone(),

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::try_join_all;
 use tokio::time::timeout;
 use tracing::Instrument;
-use tricord_fragment::Fragment;
+use tricord_fragment::{Fragment, Partial};
 use tricord_model::{Epoch, ShardId, Tenant};
 use tricord_runtime::{Pool, blocking};
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{DataNode, Error, ErrorKind, ResponseStream};
 
-use crate::exec;
+use crate::exec::Task;
 use crate::metrics::Metrics;
 use crate::replica::Replicas;
 use crate::write::Writer;
@@ -29,6 +30,8 @@ pub(crate) struct Service {
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) writer: Writer,
     pub(crate) queries: Pool,
+    /// How many threads one fragment may take.
+    pub(crate) query_threads: usize,
     pub(crate) max_queued: usize,
     pub(crate) metrics: Metrics,
     pub(crate) draining: Arc<AtomicBool>,
@@ -96,6 +99,7 @@ impl Service {
         self.replicas.check_meant(&request.cluster_id, 0)?;
         let invalid = |error: String| Error::new(ErrorKind::Invalid, error);
         let tenant = Tenant::new(&request.tenant).map_err(|error| invalid(error.to_string()))?;
+        let compress = !request.uncompressed;
         let fragment = Fragment::decode(&request.fragment).map_err(|error| invalid(error.to_string()))?;
         let shards: Vec<(ShardId, Epoch)> =
             request.shards.iter().map(|part| (ShardId(part.shard), Epoch(part.epoch))).collect();
@@ -110,33 +114,30 @@ impl Service {
             0 => MAX_QUERY_TIME,
             ms => Duration::from_millis(ms).min(MAX_QUERY_TIME),
         };
-        let store = self.replicas.store.clone();
         let ids: Vec<ShardId> = shards.iter().map(|(shard, _)| *shard).collect();
-        let stopped = self.metrics.cancelled.clone();
-        let work = self.queries.run(move || {
-            if cancelled.load(Ordering::Relaxed) {
-                stopped.inc();
-                return Err(Error::new(ErrorKind::Cancelled, "the query was cancelled while it waited"));
-            }
-            let max_bytes = fragment.limits.max_bytes;
-            let started = std::time::Instant::now();
-            // Counted here: the caller, who would count the outcome, may be gone.
-            let counted = |error: Error| {
-                stopped.inc_by(u64::from(error.kind == ErrorKind::Cancelled));
-                error
+        let store = self.replicas.store.clone();
+        let max_bytes = fragment.limits.max_bytes;
+        let task = Arc::new(Task::new(store, tenant, &ids, fragment, cancelled)?);
+        let work = async {
+            let started = Instant::now();
+            let threads = self.query_threads.min(task.width()).max(1);
+            let workers = (0..threads).map(|_| {
+                let (task, stopped) = (task.clone(), self.metrics.cancelled.clone());
+                // Counted by the worker: the caller, who would count the outcome, may be gone.
+                self.queries.run(move || {
+                    task.work().inspect_err(|error| {
+                        stopped.inc_by(u64::from(error.kind == ErrorKind::Cancelled && task.stops_first()));
+                    })
+                })
+            });
+            try_join_all(workers).await?;
+            let finish = move || {
+                let mut partial = task.finish()?;
+                partial.stats.micros = started.elapsed().as_micros() as u64;
+                encode(&partial, max_bytes, compress)
             };
-            let mut partial = exec::run(&store, &tenant, &ids, &fragment, cancelled).map_err(counted)?;
-            partial.stats.micros = started.elapsed().as_micros() as u64;
-            let bytes = partial.encode().map_err(Error::internal)?;
-            if bytes.len() as u64 > max_bytes {
-                let text = format!(
-                    "the query's result has more than {max_bytes} bytes on one data node: aggregate more, ask for a \
-                     shorter range or a longer step, or raise the proxy's max_partial_bytes"
-                );
-                return Err(Error::new(ErrorKind::Limit, text));
-            }
-            Ok(Bytes::from(bytes))
-        });
+            self.queries.run(finish).await
+        };
         let late = |_| Error::new(ErrorKind::Timeout, format!("a query fragment took longer than {limit:?}"));
         let partial = timeout(limit, work).await.map_err(late)??;
         // This process may have been stopped meanwhile, and others may have gone on without it.
@@ -147,6 +148,19 @@ impl Service {
     fn check_readable(&self, shards: &[(ShardId, Epoch)]) -> Result<(), Error> {
         shards.iter().try_for_each(|(shard, epoch)| self.replicas.readable(*shard, *epoch))
     }
+}
+
+fn encode(partial: &Partial, max_bytes: u64, compress: bool) -> Result<Bytes, Error> {
+    let bytes = if compress { partial.encode() } else { partial.encode_uncompressed() };
+    let bytes = bytes.map_err(Error::internal)?;
+    if bytes.len() as u64 > max_bytes {
+        let text = format!(
+            "the query's result passes {max_bytes} bytes on one data node: aggregate more, ask for a shorter range or \
+             a longer step, or raise the proxy's max_partial_bytes"
+        );
+        return Err(Error::new(ErrorKind::Limit, text));
+    }
+    Ok(Bytes::from(bytes))
 }
 
 /// The span of a fragment, which continues the caller's trace.

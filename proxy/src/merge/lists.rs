@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tricord_fragment::{Cardinality, Partial, PartialBody};
+use tricord_fragment::{Cardinality, Estimate, Partial, PartialBody};
 use tricord_model::{Exemplar, Labels, MetricMetadata, Points};
 
 use crate::error::Error;
@@ -124,6 +124,19 @@ fn join(left: &Points, right: &Points) -> Points {
     samples.sort_by_key(|sample| sample.t_ms);
     samples.dedup_by_key(|sample| sample.t_ms);
     samples.into_iter().collect()
+}
+
+/// What all data nodes together would read.
+///
+/// # Errors
+/// As [`names`].
+pub fn estimate(partials: Vec<Partial>) -> Result<Estimate, Error> {
+    let mut sum = Estimate::default();
+    for partial in partials {
+        let PartialBody::Estimate(estimate) = partial.body else { return Err(mismatch("an estimate")) };
+        sum.add(&estimate);
+    }
+    Ok(sum)
 }
 
 /// Counts added up by name, each list cut to its greatest entries.

@@ -31,6 +31,18 @@ impl Columns {
         self.0.push(part);
     }
 
+    /// Whether one part is nothing but its series: no notes, and no steps that were counted.
+    #[must_use]
+    pub fn is_plain(&self, id: usize) -> bool {
+        self.0.get(id).is_some_and(|part| part.notes.is_empty() && part.steps.is_none())
+    }
+
+    /// The series of one part; none where there is no such part.
+    #[must_use]
+    pub fn into_part(mut self, id: usize) -> Vec<Column> {
+        if id < self.0.len() { self.0.swap_remove(id).columns } else { vec![] }
+    }
+
     /// How many series each part has.
     pub fn sizes(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().map(|part| part.columns.len())

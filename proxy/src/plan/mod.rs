@@ -4,3 +4,4 @@ pub mod explain;
 pub mod promql;
 pub mod pushdown;
 pub mod trace;
+pub mod tree;

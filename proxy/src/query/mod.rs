@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use tricord_fragment::{Fragment, FragmentBody, FragmentStats, LabelQuery};
 use tricord_model::{ShardId, Tenant};
-use tricord_promql::ast::Expr;
-use tricord_promql::eval::{EvalError, EvalOptions, EvalStats, Evaluated, StepSamples, evaluate, has_order};
-use tricord_promql::value::{Annotations, Grid, QueryValue};
+use tricord_promql::ast::{Expr, ExprKind, ValueType};
+use tricord_promql::eval::{
+    EvalError, EvalOptions, EvalStats, Evaluated, StepSamples, evaluate, finish_columns, has_order,
+};
+use tricord_promql::value::{Annotations, Column, Grid, QueryValue};
 
 use crate::config::Settings;
 use crate::error::{Error, HOLD_FEWER_SAMPLES, TOO_MANY_SAMPLES};
@@ -21,6 +23,7 @@ use crate::merge::promql::{Columns, Merged};
 use crate::metrics::Metrics;
 use crate::plan::promql::{Part, Plan, plan};
 use crate::plan::pushdown;
+use crate::plan::tree::{Read, Step, tree};
 use crate::scatter::{CallReport, Job, Scatter, Scattered, Shards, Spread};
 
 use fetched::{Fetched, Wanted};
@@ -71,8 +74,10 @@ impl PartReport {
 pub struct Timings {
     /// Waiting for its turn.
     pub queued: Duration,
-    /// Planning, and what the data nodes did.
-    pub prepared: Duration,
+    /// Planning, and until all data nodes had answered.
+    pub scattered: Duration,
+    /// Merging what they answered.
+    pub merged: Duration,
     /// Evaluating the rest here.
     pub evaluated: Duration,
 }
@@ -140,7 +145,7 @@ impl Engine {
             raw: vec![],
             stats: FragmentStats::default(),
             evaluation: EvalStats::default(),
-            timings: Timings { queued: entered - arrived, ..Timings::default() },
+            timings: Timings { queued: entered - arrived, scattered: entered.elapsed(), ..Timings::default() },
             plan,
         };
         for one in &mut scattered {
@@ -149,13 +154,33 @@ impl Engine {
             answer.parts.push(report);
         }
         answer.refuse_absence(&question.expr)?;
+        let started = Instant::now();
         let columns = self.merge(&mut answer, scattered).await?;
-        answer.timings.prepared = entered.elapsed();
-        let merged = Instant::now();
-        self.evaluate(question, options, Arc::new(columns), &mut answer).await?;
-        answer.timings.evaluated = merged.elapsed();
+        answer.timings.merged = started.elapsed();
+        let started = Instant::now();
+        match whole_part(&answer.plan.rest).filter(|id| columns.is_plain(*id)) {
+            Some(id) => self.finish(question, options, columns.into_part(id), &mut answer).await?,
+            None => self.evaluate(question, options, Arc::new(columns), &mut answer).await?,
+        }
+        answer.timings.evaluated = started.elapsed();
         self.metrics.samples.inc_by(answer.stats.samples);
         Ok(answer)
+    }
+
+    /// The plan of a query as a tree, with what its reads are estimated to cost.
+    pub(crate) async fn explain(&self, question: &Question) -> Result<Step, Error> {
+        let _turn = self.gate.enter(question.deadline).await?;
+        let cancelled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+        let options = self.options(question, &cancelled.0);
+        let mut root = tree(&plan(&question.expr, question.grid, &options)?, question.grid, &options);
+        let mut reads: Vec<&mut Read> = Vec::new();
+        root.reads_mut(&mut |read| reads.push(read));
+        let runs = reads.iter().map(|read| self.run(question, FragmentBody::Estimate(read.query.clone())));
+        let scattered = try_join_all(runs).await?;
+        for (read, one) in reads.into_iter().zip(scattered) {
+            read.estimated = Some(merge::lists::estimate(one.partials)?);
+        }
+        Ok(root)
     }
 
     fn options(&self, question: &Question, cancelled: &Arc<AtomicBool>) -> EvalOptions {
@@ -214,6 +239,22 @@ impl Engine {
             report.columns = merged;
         }
         Ok(columns)
+    }
+
+    /// The answer where the data nodes did all there was to do.
+    async fn finish(
+        &self,
+        question: &Question,
+        options: EvalOptions,
+        columns: Vec<Column>,
+        answer: &mut Answer,
+    ) -> Result<(), Error> {
+        let (rest, grid) = (answer.plan.rest.clone(), question.grid);
+        let finished =
+            tricord_runtime::blocking(move || finish_columns(columns, &rest, grid, &options)).await?;
+        answer.evaluation = finished.1;
+        answer.value = in_order(finished.0, &question.expr);
+        Ok(())
     }
 
     /// Evaluates the rest, fetching raw samples for selectors that it names until it has all it asks for.
@@ -301,6 +342,15 @@ impl Answer {
         }
         let text = format!("absence cannot be told: {}", crate::api::missing_text(&self.missing));
         Err(Error::Unavailable(text))
+    }
+}
+
+/// The part that is the whole query, if one is.
+fn whole_part(rest: &Expr) -> Option<usize> {
+    match &rest.kind {
+        ExprKind::Paren(inner) => whole_part(inner),
+        ExprKind::Remote(remote) if remote.value_type == ValueType::Vector => Some(remote.id),
+        _ => None,
     }
 }
 

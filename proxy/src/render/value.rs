@@ -9,6 +9,12 @@ use super::histogram::write_histogram;
 use super::json::{write_list, write_string};
 use super::number::{write_float, write_timestamp};
 
+/// About what a series' labels and one of its points take, for the first allocation.
+const LABEL_BYTES: usize = 128;
+const POINT_BYTES: usize = 24;
+/// Series may be mostly empty: no more than this is reserved.
+const MAX_RESERVED_BYTES: usize = 32 << 20;
+
 /// Whether a vector is written as one value per series or as a series of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultShape {
@@ -33,7 +39,10 @@ pub fn write_result(out: &mut Vec<u8>, value: &QueryValue, grid: Grid, shape: Re
             write_list(out, columns, |out, column| write_instant(out, column, grid));
         }
         (QueryValue::Vector(columns), ResultShape::Range) => {
-            write_list(out, columns, |out, column| write_column(out, column, grid));
+            let series_bytes = LABEL_BYTES + grid.steps() * POINT_BYTES;
+            out.reserve(columns.len().saturating_mul(series_bytes).min(MAX_RESERVED_BYTES));
+            let stamps = Stamps::new(grid);
+            write_list(out, columns, |out, column| write_column(out, column, grid, &stamps));
         }
         (QueryValue::Scalar(values), ResultShape::Range) => {
             let column = Column {
@@ -43,7 +52,8 @@ pub fn write_result(out: &mut Vec<u8>, value: &QueryValue, grid: Grid, shape: Re
                 histograms: vec![],
             };
             let some = if values.is_empty() { None } else { Some(&column) };
-            write_list(out, some, |out, column| write_column(out, column, grid));
+            let stamps = Stamps::new(grid);
+            write_list(out, some, |out, column| write_column(out, column, grid, &stamps));
         }
         (QueryValue::Scalar(values), ResultShape::Instant) => {
             write_point(out, grid.start_ms, values.first().copied().unwrap_or(f64::NAN));
@@ -86,12 +96,39 @@ fn write_instant(out: &mut Vec<u8>, column: &Column, grid: Grid) {
     out.push(b'}');
 }
 
-fn write_column(out: &mut Vec<u8>, column: &Column, grid: Grid) {
+/// The beginnings of a range query's points, which all series share: `[time,"`.
+struct Stamps {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Stamps {
+    fn new(grid: Grid) -> Self {
+        let mut stamps = Self { text: Vec::new(), ends: Vec::with_capacity(grid.steps()) };
+        for step in 0..grid.steps() {
+            stamps.text.push(b'[');
+            write_timestamp(&mut stamps.text, grid.time(step));
+            stamps.text.extend_from_slice(b",\"");
+            stamps.ends.push(stamps.text.len());
+        }
+        stamps
+    }
+
+    fn of(&self, step: usize) -> &[u8] {
+        let from = if step == 0 { 0 } else { self.ends[step - 1] };
+        &self.text[from..self.ends[step]]
+    }
+}
+
+fn write_column(out: &mut Vec<u8>, column: &Column, grid: Grid, stamps: &Stamps) {
     let floats = column.floats.iter().enumerate().filter(|(_, value)| !is_absent(**value));
-    let floats = floats.map(|(step, value)| (grid.time(step), *value));
     let histograms =
         column.histograms.iter().map(|(step, histogram)| (grid.time(*step as usize), &**histogram));
-    write_series(out, &column.labels, floats, histograms);
+    write_series(out, &column.labels, floats, histograms, |out, (step, value)| {
+        out.extend_from_slice(stamps.of(step));
+        write_float(out, *value);
+        out.extend_from_slice(b"\"]");
+    });
 }
 
 fn write_points(out: &mut Vec<u8>, labels: &Labels, points: &Points) {
@@ -100,21 +137,23 @@ fn write_points(out: &mut Vec<u8>, labels: &Labels, points: &Points) {
     let floats = floats.filter(|(at, (_, value))| !is_histogram(*at) && !is_stale(**value));
     let histograms = points.histograms.iter().filter(|(_, histogram)| !is_stale(histogram.sum));
     let histograms = histograms.filter_map(|(at, h)| Some((*points.t_ms.get(*at as usize)?, &**h)));
-    write_series(out, labels, floats.map(|(_, (t_ms, value))| (*t_ms, *value)), histograms);
+    let one = |out: &mut Vec<u8>, (t_ms, value): (&i64, &f64)| write_point(out, *t_ms, *value);
+    write_series(out, labels, floats.map(|(_, point)| point), histograms, one);
 }
 
-fn write_series<'a>(
+fn write_series<'a, P>(
     out: &mut Vec<u8>,
     labels: &Labels,
-    floats: impl Iterator<Item = (i64, f64)>,
+    floats: impl Iterator<Item = P>,
     histograms: impl Iterator<Item = (i64, &'a tricord_model::FloatHistogram)>,
+    write_float_point: impl FnMut(&mut Vec<u8>, P),
 ) {
     out.extend_from_slice(b"{\"metric\":");
     write_labels(out, labels);
     let mut floats = floats.peekable();
     if floats.peek().is_some() {
         out.extend_from_slice(b",\"values\":");
-        write_list(out, floats, |out, (t_ms, value)| write_point(out, t_ms, value));
+        write_list(out, floats, write_float_point);
     }
     let mut histograms = histograms.peekable();
     if histograms.peek().is_some() {

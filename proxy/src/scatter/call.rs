@@ -43,6 +43,7 @@ impl Scatter {
             fragment,
             timeout_ms: job.deadline.saturating_duration_since(started).as_millis().max(1) as u64,
             traceparent: tricord_runtime::telemetry::current_traceparent(),
+            uncompressed: self.cluster.is_local(node),
         };
         let answer = async {
             let _permit = self.permits.acquire().await.map_err(WireError::internal)?;

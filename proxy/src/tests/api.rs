@@ -184,6 +184,33 @@ async fn explain_tells_what_ran_where() {
         .sum();
     assert_eq!(shards, 7);
     assert_eq!(data["totals"]["samples"], json!(24 * 4));
+    let read = &data["tree"]["steps"][0]["steps"][0]["steps"][0];
+    assert_eq!(read["does"], json!("read {__name__=\"requests_total\"}"));
+    assert_eq!(read["read"]["estimated"], json!({"series": 24, "samples": 24 * 4}));
+    let text = data["text"].as_str().unwrap();
+    for expected in ["sum by (job) of rate(requests_total[1m])", "estimated 96 samples of 24 series", "node "]
+    {
+        assert!(text.contains(expected), "{expected:?} is not in {text}");
+    }
+}
+
+#[tokio::test]
+async fn explain_runs_a_query_only_where_that_is_wanted() {
+    let cluster = cluster();
+    for (parameters, analyzed) in
+        [("", false), ("&time=400", true), ("&time=400&analyze=false", false), ("&analyze=true", true)]
+    {
+        let (_, body) = cluster.get(&format!("/api/v1/explain?query=up{parameters}")).await;
+        assert_eq!(body["data"]["analyzed"], json!(analyzed), "{parameters}");
+        assert_eq!(body["data"]["totals"].is_null(), !analyzed, "{parameters}");
+        assert_eq!(body["data"]["tree"]["part"], json!(0), "{parameters}");
+    }
+    let (status, body) = cluster.get("/api/v1/explain?query=up&analyze=perhaps").await;
+    assert_eq!((status, &body["errorType"]), (StatusCode::BAD_REQUEST, &json!("bad_data")));
+    let request = Request::get("/api/v1/explain?query=up&format=text").body(Body::empty()).unwrap();
+    let (_, headers, body) = cluster.send(request).await;
+    assert!(headers["content-type"].to_str().unwrap().starts_with("text/plain"));
+    assert!(String::from_utf8(body).unwrap().starts_with("up\none instant; planned, not run\n"));
 }
 
 #[tokio::test]

@@ -101,6 +101,14 @@ fn run(memory: &Memory, body: &FragmentBody) -> Result<Partial, WireError> {
             let stats = FragmentStats { samples, series: series.len() as u64, ..FragmentStats::default() };
             Partial { stats, ..Partial::of(PartialBody::Raw(series)) }
         }
+        FragmentBody::Estimate(query) => {
+            let within = |t_ms: &&i64| (query.start_ms..=query.end_ms).contains(*t_ms);
+            let matching = series(query);
+            let points = memory.0.iter().filter(|(labels, _)| matching.contains(labels));
+            let samples = points.map(|(_, points)| points.t_ms.iter().filter(within).count() as u64).sum();
+            let series = matching.len() as u64;
+            Partial::of(PartialBody::Estimate(tricord_fragment::Estimate { series, samples }))
+        }
         FragmentBody::Series(query) => Partial::of(PartialBody::Series(series(query))),
         FragmentBody::LabelNames(query) => names(
             series(query)

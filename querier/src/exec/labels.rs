@@ -1,6 +1,8 @@
 //! Fragments over names, label sets, exemplars, metadata and cardinality.
 
-use tricord_fragment::{FragmentStats, LabelQuery, Partial, PartialBody, QueryLimits};
+use tricord_fragment::{
+    Fragment, FragmentBody, FragmentStats, LabelQuery, Partial, PartialBody, QueryLimits,
+};
 
 use super::Error;
 use crate::storage::Reader;
@@ -35,6 +37,23 @@ impl Ask {
     }
 }
 
+/// Holds a list that was put together from several batches to the bounds that each of them kept.
+pub(super) fn cut_again(fragment: &Fragment, partial: &mut Partial) -> Result<(), Error> {
+    use FragmentBody as B;
+    let ask = match &fragment.body {
+        B::LabelNames(query) | B::LabelValues { query, .. } | B::Series(query) => {
+            Ask::new(query.limit, fragment.limits)
+        }
+        _ => return Ok(()),
+    };
+    partial.truncated |= match &mut partial.body {
+        PartialBody::Names(names) => ask.cut(names)?,
+        PartialBody::Series(series) => ask.cut(series)?,
+        _ => false,
+    };
+    Ok(())
+}
+
 fn partial(body: PartialBody, truncated: bool, series: usize) -> Partial {
     let stats = FragmentStats { series: series as u64, ..FragmentStats::default() };
     Partial { stats, truncated, ..Partial::of(body) }
@@ -65,6 +84,11 @@ pub(super) fn series(reader: &Reader, query: &LabelQuery, limits: QueryLimits) -
     let truncated = ask.cut(&mut series)?;
     let found = series.len();
     Ok(partial(PartialBody::Series(series), truncated, found))
+}
+
+pub(super) fn estimate(reader: &Reader, query: &LabelQuery) -> Result<Partial, Error> {
+    let estimate = reader.estimate(&query.matchers, query.start_ms, query.end_ms)?;
+    Ok(partial(PartialBody::Estimate(estimate), false, 0))
 }
 
 pub(super) fn exemplars(reader: &Reader, query: &LabelQuery, limits: QueryLimits) -> Result<Partial, Error> {

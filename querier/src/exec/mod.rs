@@ -1,47 +1,47 @@
-//! Runs query fragments over a reader: dispatch by kind. Synchronous and without a clock; the service calls it on a
-//! blocking thread, measures it and sends the answer.
+//! Runs query fragments over a reader: dispatch by kind. Synchronous and without a clock; the service calls it on
+//! blocking threads, measures it and sends the answer.
 
 mod labels;
 mod promql;
+mod task;
 mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tricord_fragment::{Fragment, FragmentBody, Partial};
-use tricord_model::{ShardId, Tenant};
 use tricord_wire::{Error, ErrorKind};
 
-use crate::storage::{Reader, Store};
+use crate::storage::Reader;
+use promql::{Budget, Prepared};
+pub(crate) use task::Task;
 
-/// Answers a fragment for some shards of a tenant.
+/// Answers a fragment over a reader.
 ///
 /// # Errors
 /// `Limit` where the fragment passes one of its limits or its series do not allow the operation, `Invalid` where it
 /// makes no sense, `Cancelled` once the flag is set, and what storage fails with.
-pub(crate) fn run(
-    store: &Arc<Store>,
-    tenant: &Tenant,
-    shards: &[ShardId],
+fn over(
+    reader: &Reader,
     fragment: &Fragment,
-    cancelled: Arc<AtomicBool>,
+    prepared: Option<&Prepared>,
+    budget: &Budget,
+    cancelled: &Arc<AtomicBool>,
 ) -> Result<Partial, Error> {
-    let reader = store.reader(shards, tenant, fragment.horizon_ms).with_cancel(cancelled.clone());
-    over(&reader, fragment, &cancelled)
-}
-
-/// Answers a fragment over a reader.
-fn over(reader: &Reader, fragment: &Fragment, cancelled: &Arc<AtomicBool>) -> Result<Partial, Error> {
     let limits = fragment.limits;
     match &fragment.body {
-        FragmentBody::Promql(promql) => promql::run(reader, promql, limits, cancelled),
-        FragmentBody::Raw(query) => promql::raw(reader, query, limits),
+        FragmentBody::Promql(_) => match prepared {
+            Some(prepared) => prepared.run(reader, budget),
+            None => Err(invalid("the fragment was not prepared")),
+        },
+        FragmentBody::Raw(query) => promql::raw(reader, query, budget),
         FragmentBody::LabelNames(query) => labels::names(reader, query, limits),
         FragmentBody::LabelValues { name, query } => labels::values(reader, name, query, limits),
         FragmentBody::Series(query) => labels::series(reader, query, limits),
         FragmentBody::Exemplars(query) => labels::exemplars(reader, query, limits),
         FragmentBody::Metadata { family, limit } => labels::metadata(reader, family, *limit),
         FragmentBody::Cardinality { top } => labels::cardinality(reader, *top),
+        FragmentBody::Estimate(query) => labels::estimate(reader, query),
         FragmentBody::TraceById(query) => trace::by_id(reader, query, &limits, cancelled),
         FragmentBody::TraceSearch(query) => trace::search(reader, query, &limits, cancelled),
         FragmentBody::Operations { service, start_ns, end_ns } => {

@@ -1,114 +1,195 @@
 //! PromQL fragments: the engine over the samples of a reader.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tricord_fragment::{
     AggregateSpec, FragmentStats, LabelQuery, Partial, PartialBody, PromqlFragment, QueryLimits,
 };
 use tricord_model::{Labels, Points};
+use tricord_promql::ast::Expr;
 use tricord_promql::eval::{self, AggregateParam, EvalError, EvalOptions, NoSources, PartialSpec};
 use tricord_promql::parser::{ParserOptions, parse};
 use tricord_promql::storage::{Selection, Storage, StorageError};
+use tricord_promql::value::Grid;
+use tricord_wire::ErrorKind;
 
 use super::Error;
 use crate::storage::Reader;
 
+/// What all batches of a fragment may read and keep together, and what they have.
+pub(super) struct Budget {
+    limits: QueryLimits,
+    samples: AtomicU64,
+    series: AtomicU64,
+    kept_bytes: AtomicU64,
+}
+
+impl Budget {
+    pub(super) fn new(limits: QueryLimits) -> Self {
+        let (samples, series, kept_bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { limits, samples, series, kept_bytes }
+    }
+
+    /// How many samples may still be read.
+    fn samples_left(&self) -> u64 {
+        self.limits.max_samples.saturating_sub(self.samples.load(Ordering::Relaxed))
+    }
+
+    /// Counts what was read.
+    fn read(&self, series: &[(Labels, Points)]) -> Result<(), String> {
+        let samples: u64 = series.iter().map(|(_, points)| points.len() as u64).sum();
+        if self.samples.fetch_add(samples, Ordering::Relaxed) + samples > self.limits.max_samples {
+            return Err(too_many_samples(self.limits.max_samples));
+        }
+        let count = series.len() as u64;
+        if self.series.fetch_add(count, Ordering::Relaxed) + count > self.limits.max_series {
+            return Err(format!(
+                "the query's selectors match more than {} series on one data node: narrow them, or raise the proxy's \
+                 max_series",
+                self.limits.max_series
+            ));
+        }
+        Ok(())
+    }
+
+    /// Counts a batch's results, which are kept until all batches are done.
+    pub(super) fn keep(&self, partial: &Partial) -> Result<(), Error> {
+        let bytes: u64 = match &partial.body {
+            PartialBody::Columns(columns) => {
+                columns.iter().map(|column| column.floats.len() as u64 * 8 + SERIES_BYTES).sum()
+            }
+            PartialBody::Raw(series) => {
+                series.iter().map(|(_, points)| points.len() as u64 * 16 + SERIES_BYTES).sum()
+            }
+            _ => return Ok(()),
+        };
+        if self.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.limits.max_bytes {
+            let text = format!(
+                "the query's result passes {} bytes on one data node: aggregate more, ask for a shorter range or a \
+                 longer step, or raise the proxy's max_partial_bytes",
+                self.limits.max_bytes
+            );
+            return Err(Error::new(ErrorKind::Limit, text));
+        }
+        Ok(())
+    }
+}
+
+/// What the labels of a series take at least, in bytes.
+const SERIES_BYTES: u64 = 32;
+
+fn too_many_samples(limit: u64) -> String {
+    format!(
+        "query processing would load too many samples into memory in query execution: more than {limit} on one data \
+         node; ask for fewer series or a shorter range, or raise the proxy's max_samples"
+    )
+}
+
 /// A reader as the engine wants it.
-pub(super) struct Samples<'a> {
-    pub(super) reader: &'a Reader,
-    pub(super) limits: QueryLimits,
+struct Samples<'a> {
+    reader: &'a Reader,
+    budget: &'a Budget,
 }
 
 impl Storage for Samples<'_> {
     fn select(&self, selection: &Selection<'_>) -> Result<Vec<(Labels, Points)>, StorageError> {
-        let max_samples = selection.max_samples.min(self.limits.max_samples);
+        let max_samples = selection.max_samples.min(self.budget.samples_left());
         let series =
             self.reader.select(selection.matchers, selection.after_ms, selection.until_ms, max_samples);
-        let series = series.map_err(|error| to_storage_error(&error))?;
-        check_series(&series, self.limits).map_err(|error| StorageError::Limit(error.message))?;
+        let series = series.map_err(|error| match error.kind() {
+            ErrorKind::Limit => StorageError::Limit(too_many_samples(self.budget.limits.max_samples)),
+            _ => to_storage_error(&error),
+        })?;
+        self.budget.read(&series).map_err(StorageError::Limit)?;
         Ok(series)
     }
 }
 
-fn check_series(series: &[(Labels, Points)], limits: QueryLimits) -> Result<(), Error> {
-    if series.len() as u64 <= limits.max_series {
-        return Ok(());
-    }
-    let text = format!(
-        "a selector matches more than {} series on one data node: narrow it, or raise the proxy's max_series",
-        limits.max_series
-    );
-    Err(Error::new(tricord_wire::ErrorKind::Limit, text))
-}
-
 fn to_storage_error(error: &crate::storage::Error) -> StorageError {
-    use tricord_wire::ErrorKind as K;
     match error.kind() {
-        K::Limit => StorageError::Limit(error.to_string()),
-        K::Cancelled => StorageError::Cancelled,
+        ErrorKind::Cancelled => StorageError::Cancelled,
         _ => StorageError::Failed(error.to_string()),
     }
 }
 
-/// Runs an expression and, where asked for, folds it into groups.
-pub(super) fn run(
-    reader: &Reader,
-    fragment: &PromqlFragment,
-    limits: QueryLimits,
-    cancelled: &Arc<AtomicBool>,
-) -> Result<Partial, Error> {
-    let mut expr = parse(&fragment.expr, &ParserOptions::default())
-        .map_err(|error| super::invalid(error.to_string()))?;
-    let nodes = expr.number_nodes();
-    let options = EvalOptions {
-        lookback_ms: fragment.lookback_ms,
-        delayed_name_removal: fragment.delayed_name_removal,
-        start_timestamps: fragment.start_timestamps,
-        histogram_stats: fragment.histogram_stats,
-        max_samples: limits.max_samples,
-        default_subquery_step_ms: fragment.default_subquery_step_ms,
-        cancelled: Some(cancelled.clone()),
-        count_steps: fragment.count_steps,
-        ..EvalOptions::new(fragment.query)
-    };
-    let storage = Samples { reader, limits };
-    let (body, notes, stats) = match &fragment.aggregate {
-        None => {
-            let (columns, notes, stats) =
-                eval::evaluate_part(&expr, fragment.grid, &storage, &NoSources, &options)
-                    .map_err(|error| failed(&error))?;
-            (PartialBody::Columns(columns), notes, stats)
-        }
-        Some(spec) => {
-            let spec = partial_spec(spec, nodes);
-            let (groups, notes, stats) =
-                eval::evaluate_partial(&spec, &expr, fragment.grid, &storage, &NoSources, &options)
-                    .map_err(|error| failed(&error))?;
-            (PartialBody::Groups(groups), notes, stats)
-        }
-    };
-    let stats = FragmentStats {
-        series: stats.series,
-        samples: stats.samples_read,
-        bytes: reader.bytes_read(),
-        peak_samples: stats.peak_samples,
-        steps: stats.steps,
-        ..FragmentStats::default()
-    };
-    Ok(Partial { notes, stats, truncated: false, body })
+/// A fragment's expression, read once for all batches.
+pub(super) struct Prepared {
+    expr: Expr,
+    options: EvalOptions,
+    grid: Grid,
+    aggregate: Option<PartialSpec>,
+}
+
+impl Prepared {
+    /// Reads a fragment.
+    pub(super) fn new(
+        fragment: &PromqlFragment,
+        limits: QueryLimits,
+        cancelled: &Arc<AtomicBool>,
+    ) -> Result<Self, Error> {
+        let mut expr = parse(&fragment.expr, &ParserOptions::default())
+            .map_err(|error| super::invalid(error.to_string()))?;
+        let nodes = expr.number_nodes();
+        let options = EvalOptions {
+            lookback_ms: fragment.lookback_ms,
+            delayed_name_removal: fragment.delayed_name_removal,
+            start_timestamps: fragment.start_timestamps,
+            histogram_stats: fragment.histogram_stats,
+            count_steps: fragment.count_steps,
+            max_samples: limits.max_samples,
+            default_subquery_step_ms: fragment.default_subquery_step_ms,
+            cancelled: Some(cancelled.clone()),
+            ..EvalOptions::new(fragment.query)
+        };
+        let aggregate = fragment.aggregate.as_ref().map(|spec| partial_spec(spec, nodes));
+        Ok(Self { expr, options, grid: fragment.grid, aggregate })
+    }
+
+    /// Evaluates the expression and, where asked for, folds it into groups.
+    pub(super) fn run(&self, reader: &Reader, budget: &Budget) -> Result<Partial, Error> {
+        let storage = Samples { reader, budget };
+        let (body, notes, stats) = match &self.aggregate {
+            None => {
+                let (columns, notes, stats) =
+                    eval::evaluate_part(&self.expr, self.grid, &storage, &NoSources, &self.options)
+                        .map_err(|error| failed(&error))?;
+                (PartialBody::Columns(columns), notes, stats)
+            }
+            Some(spec) => {
+                let (groups, notes, stats) =
+                    eval::evaluate_partial(spec, &self.expr, self.grid, &storage, &NoSources, &self.options)
+                        .map_err(|error| failed(&error))?;
+                (PartialBody::Groups(groups), notes, stats)
+            }
+        };
+        let stats = FragmentStats {
+            series: stats.series,
+            samples: stats.samples_read,
+            bytes: reader.bytes_read(),
+            peak_samples: stats.peak_samples,
+            steps: stats.steps,
+            ..FragmentStats::default()
+        };
+        Ok(Partial { notes, stats, truncated: false, body })
+    }
 }
 
 /// Raw samples of the first alternative of matchers.
-pub(super) fn raw(reader: &Reader, query: &LabelQuery, limits: QueryLimits) -> Result<Partial, Error> {
+pub(super) fn raw(reader: &Reader, query: &LabelQuery, budget: &Budget) -> Result<Partial, Error> {
     let matchers = match query.matchers.as_slice() {
         [matchers] => matchers,
         _ => return Err(super::invalid("raw samples need exactly one set of matchers")),
     };
     // The query's start is inclusive, the reader's is not.
-    let series =
-        reader.select(matchers, query.start_ms.saturating_sub(1), query.end_ms, limits.max_samples)?;
-    check_series(&series, limits)?;
+    let after_ms = query.start_ms.saturating_sub(1);
+    let series = reader.select(matchers, after_ms, query.end_ms, budget.samples_left());
+    let over = |text: String| Error::new(ErrorKind::Limit, text);
+    let series = series.map_err(|error| match error.kind() {
+        ErrorKind::Limit => over(too_many_samples(budget.limits.max_samples)),
+        _ => error.into(),
+    })?;
+    budget.read(&series).map_err(over)?;
     let samples = series.iter().map(|(_, points)| points.len() as u64).sum();
     let stats = FragmentStats {
         series: series.len() as u64,
@@ -140,13 +221,11 @@ fn failed(error: &EvalError) -> Error {
         eval::ErrorKind::Canceled => K::Cancelled,
         eval::ErrorKind::Internal => K::Internal,
     };
-    let message = match error {
-        EvalError::TooManySamples(_) => format!("{error}: {TOO_MANY_SAMPLES}"),
+    let text = match error {
+        EvalError::TooManySamples(_) => format!(
+            "{error}: ask for fewer series, a shorter range or a longer step, or raise the proxy's max_samples"
+        ),
         _ => error.to_string(),
     };
-    Error::new(kind, message)
+    Error::new(kind, text)
 }
-
-/// What helps a query that holds too many samples.
-const TOO_MANY_SAMPLES: &str =
-    "ask for fewer series, a shorter range or a longer step, or raise the proxy's max_samples";

@@ -35,6 +35,8 @@ pub(crate) struct StoreConfig {
     pub(crate) keep_segments: usize,
     /// RocksDB's block cache, in bytes.
     pub(crate) block_cache_bytes: usize,
+    /// What reading keeps beside it, in bytes.
+    pub(crate) read_cache_bytes: usize,
 }
 
 impl StoreConfig {
@@ -51,6 +53,7 @@ impl StoreConfig {
             segment_bytes: 64 << 20,
             keep_segments: 2,
             block_cache_bytes: 256 << 20,
+            read_cache_bytes: 64 << 20,
         }
     }
 }

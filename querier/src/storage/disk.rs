@@ -1,6 +1,8 @@
 //! Reading one tenant's data of one shard in one generation of a window.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +14,9 @@ use tricord_rocks::{Pinned, Rocks};
 use super::Error;
 use super::block::times::COLUMNS_PER_BLOCK;
 use super::block::{postings, spans, times, unpack, values};
+use super::cache::{Key, Kind, ReadCache, Row, Times};
 use super::flush::encode::{SERIES_PER_INDEX_BLOCK, VERSION};
+use super::head::Mark;
 use super::head::payload::decode_exemplars;
 use super::keys::{self, Generation, Section};
 
@@ -24,35 +28,147 @@ type VisitPair<'v> = &'v mut dyn FnMut(&str, &str, &[u8]) -> Result<bool, Error>
 /// A tenant's part of a generation.
 pub(crate) struct Disk<'a> {
     rocks: &'a Rocks,
+    cache: &'a ReadCache,
     prefix: Vec<u8>,
+    /// What tells this generation from any other that ever has its number.
+    mark: Mark,
     /// Stored bytes read so far.
     bytes: &'a AtomicU64,
 }
 
-/// A series in the index: where its values are.
-#[derive(Clone, Debug)]
-pub(crate) struct Found {
-    pub(crate) labels: Labels,
+/// A series in the index: its labels, and where its values are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'b> {
     block: u32,
     slot: u32,
+    /// As [`Labels::encode`] wrote them.
+    labels: &'b [u8],
 }
 
-/// Blocks that the series of one query share.
+impl Found<'_> {
+    pub(crate) fn labels(&self) -> Result<Labels, Error> {
+        Ok(Labels::decode(&mut In::new(self.labels))?)
+    }
+}
+
+/// Blocks of a generation that series share.
 #[derive(Default)]
 pub(crate) struct Blocks {
-    values: Option<(u32, values::Block)>,
-    times: HashMap<u32, Arc<Vec<Vec<i64>>>>,
+    values: Option<(u32, Arc<values::Block>)>,
+    times: HashMap<u32, Arc<Times>>,
+    scratch: values::Scratch,
+}
+
+/// The samples of a series, ready to be decoded.
+pub(crate) struct Stored<'b> {
+    block: &'b values::Block,
+    slot: usize,
+    scratch: &'b mut values::Scratch,
+    /// When they are, in milliseconds, ascending.
+    pub(crate) times: &'b [i64],
+}
+
+impl Stored<'_> {
+    /// Whether any sample is a histogram.
+    pub(crate) fn has_histograms(&self) -> Result<bool, Error> {
+        self.block.has_histograms(self.slot)
+    }
+
+    /// The places of the samples in `[from_ms, until_ms]`.
+    pub(crate) fn places(&self, from_ms: i64, until_ms: i64) -> Range<usize> {
+        let from = self.times.partition_point(|t_ms| *t_ms < from_ms);
+        let to = self.times.partition_point(|t_ms| *t_ms <= until_ms);
+        from..to.max(from)
+    }
+
+    /// Appends the samples at these places to earlier ones.
+    pub(crate) fn append(self, places: Range<usize>, into: &mut Points) -> Result<(), Error> {
+        self.block.append(self.slot, self.times, places, self.scratch, into)
+    }
+}
+
+impl Blocks {
+    /// Opens what holds a series. Series should come in ascending order, so that each block is opened once.
+    pub(crate) fn open<'b>(&'b mut self, disk: &Disk<'_>, row: &Row) -> Result<Stored<'b>, Error> {
+        if self.values.as_ref().is_none_or(|(number, _)| *number != row.block) {
+            self.values = Some((row.block, disk.value_block(row.block)?));
+        }
+        let lost = || Error::corrupt("a series has no samples");
+        let (_, block) = self.values.as_ref().ok_or_else(lost)?;
+        let slot = row.slot as usize;
+        let column = block.times(slot)?;
+        let (number, at) = (column / COLUMNS_PER_BLOCK as u32, column as usize % COLUMNS_PER_BLOCK);
+        let times = match self.times.entry(number) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(disk.time_block(number)?),
+        };
+        let times = times.get(at).ok_or_else(|| Error::corrupt("a series has no timestamps"))?;
+        Ok(Stored { block, slot, scratch: &mut self.scratch, times })
+    }
 }
 
 impl<'a> Disk<'a> {
     pub(crate) fn new(
         rocks: &'a Rocks,
-        of: Generation,
+        cache: &'a ReadCache,
+        (window_ms, mark): (i64, Mark),
         shard: ShardId,
         tenant: &Tenant,
         bytes: &'a AtomicU64,
     ) -> Self {
-        Self { rocks, prefix: keys::tenant(of, shard, tenant), bytes }
+        let of = Generation { window_ms, number: mark.number };
+        Self { rocks, cache, prefix: keys::tenant(of, shard, tenant), mark, bytes }
+    }
+
+    fn key(&self, kind: Kind) -> Key {
+        self.identify(Key::new(kind))
+    }
+
+    /// Adds to a key what tells this part of this generation from any other.
+    pub(crate) fn identify(&self, key: Key) -> Key {
+        key.bytes(&self.prefix).number(self.mark.through.0).number(self.mark.samples)
+    }
+
+    fn value_block(&self, number: u32) -> Result<Arc<values::Block>, Error> {
+        let key = self.key(Kind::Block).number(u64::from(number)).finish();
+        self.cache.block(key, || {
+            let block = values::Block::open(&self.block(keys::DATA, Section::Values, number)?)?;
+            self.bytes.fetch_add(block.bytes() as u64, Ordering::Relaxed);
+            Ok(block)
+        })
+    }
+
+    fn time_block(&self, number: u32) -> Result<Arc<Times>, Error> {
+        let key = self.key(Kind::Times).number(u64::from(number)).finish();
+        self.cache.times(key, || times::decode(&self.block(keys::DATA, Section::Times, number)?))
+    }
+
+    /// The series that satisfy all matchers, sorted by place. `known` gives labels that are in memory already, by their
+    /// fingerprint.
+    pub(crate) fn rows(
+        &self,
+        matchers: &[Matcher],
+        mut known: impl FnMut(u128) -> Option<Labels>,
+    ) -> Result<Arc<Vec<Row>>, Error> {
+        let mut key = self.key(Kind::Rows);
+        for matcher in matchers {
+            key = key.bytes(matcher.name.as_bytes()).bytes(matcher.op.as_str().as_bytes());
+            key = key.bytes(matcher.value.as_bytes());
+        }
+        self.cache.rows(key.finish(), || {
+            let ids = self.select(matchers)?;
+            let mut rows = Vec::with_capacity(ids.len() as usize);
+            self.series(&ids, &mut |_, found| {
+                let fingerprint = Labels::fingerprint_of_encoded(found.labels);
+                let labels = match known(fingerprint) {
+                    Some(labels) => labels,
+                    None => found.labels()?,
+                };
+                rows.push(Row { fingerprint, labels, block: found.block, slot: found.slot });
+                Ok(())
+            })?;
+            Ok(rows)
+        })
     }
 
     fn get(&self, family: &str, key: &[u8]) -> Result<Option<Pinned<'a>>, Error> {
@@ -81,21 +197,30 @@ impl<'a> Disk<'a> {
 
     /// The series that satisfy all matchers, by their place in the window.
     pub(crate) fn select(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, Error> {
-        let mut all = RoaringBitmap::new();
-        all.insert_range(0..self.series_count()?);
         // Equality narrows most and costs least.
-        let (equal, others): (Vec<_>, Vec<_>) =
-            matchers.iter().partition(|matcher| matcher.op == MatchOp::Equal && !matcher.value.is_empty());
-        for matcher in equal {
-            if all.is_empty() {
-                return Ok(all);
-            }
+        let is_equal = |matcher: &&Matcher| matcher.op == MatchOp::Equal && !matcher.value.is_empty();
+        let mut narrowed: Option<RoaringBitmap> = None;
+        for matcher in matchers.iter().filter(is_equal) {
             let key = keys::label_value(&self.prefix, &matcher.name, &matcher.value);
-            match self.get(keys::INDEX, &key)? {
-                Some(ids) => all &= postings::decode(&ids)?,
-                None => return Ok(RoaringBitmap::new()),
+            let Some(ids) = self.get(keys::INDEX, &key)? else { return Ok(RoaringBitmap::new()) };
+            let mut ids = postings::decode(&ids)?;
+            if let Some(all) = narrowed {
+                ids &= all;
             }
+            if ids.is_empty() {
+                return Ok(ids);
+            }
+            narrowed = Some(ids);
         }
+        let mut all = match narrowed {
+            Some(ids) => ids,
+            None => {
+                let mut all = RoaringBitmap::new();
+                all.insert_range(0..self.series_count()?);
+                all
+            }
+        };
+        let others = matchers.iter().filter(|matcher| !is_equal(matcher));
         for matcher in others {
             if all.is_empty() {
                 return Ok(all);
@@ -141,7 +266,7 @@ impl<'a> Disk<'a> {
     pub(crate) fn series(
         &self,
         ids: &RoaringBitmap,
-        visit: &mut dyn FnMut(u32, Found) -> Result<(), Error>,
+        visit: &mut dyn FnMut(u32, Found<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut open: Option<(u32, Pinned<'a>)> = None;
         for id in ids {
@@ -154,32 +279,6 @@ impl<'a> Disk<'a> {
             open = Some((number, block));
         }
         Ok(())
-    }
-
-    /// All samples of a series. Series should come in ascending order, so that their blocks are opened once.
-    pub(crate) fn points(&self, found: &Found, blocks: &mut Blocks) -> Result<Points, Error> {
-        let block = match blocks.values.take() {
-            Some((number, block)) if number == found.block => block,
-            _ => {
-                let block = values::Block::open(&self.block(keys::DATA, Section::Values, found.block)?)?;
-                self.bytes.fetch_add(block.bytes() as u64, Ordering::Relaxed);
-                block
-            }
-        };
-        let column = block.times(found.slot as usize)?;
-        let (number, at) = (column / COLUMNS_PER_BLOCK as u32, column as usize % COLUMNS_PER_BLOCK);
-        let times = match blocks.times.get(&number) {
-            Some(times) => Arc::clone(times),
-            None => {
-                let times = Arc::new(times::decode(&self.block(keys::DATA, Section::Times, number)?)?);
-                blocks.times.insert(number, Arc::clone(&times));
-                times
-            }
-        };
-        let times = times.get(at).ok_or_else(|| Error::corrupt("a series has no timestamps"))?;
-        let points = block.points(found.slot as usize, times);
-        blocks.values = Some((found.block, block));
-        points
     }
 
     /// Visits the exemplars of series by ascending place.
@@ -247,7 +346,7 @@ impl<'a> Disk<'a> {
 }
 
 /// Reads the series at a place of an index block.
-fn series_in(block: &[u8], at: usize) -> Result<Found, Error> {
+fn series_in(block: &[u8], at: usize) -> Result<Found<'_>, Error> {
     let damaged = || Error::corrupt("a block of the index is malformed");
     let (version, rest) = block.split_first().ok_or_else(damaged)?;
     if *version != VERSION {
@@ -258,7 +357,10 @@ fn series_in(block: &[u8], at: usize) -> Result<Found, Error> {
     let (count, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
     let count = usize::from(u16::from_le_bytes(*count));
     let (offsets, body) = rest.split_at_checked(count * 4).ok_or_else(damaged)?;
-    let offset = offsets.get(at * 4..).and_then(|rest| rest.first_chunk::<4>()).ok_or_else(damaged)?;
-    let input = &mut In::new(body.get(u32::from_le_bytes(*offset) as usize..).ok_or_else(damaged)?);
-    Ok(Found { block: input.u32()?, slot: input.u32()?, labels: Labels::decode(input)? })
+    let offset =
+        |at: usize| offsets.get(at * 4..)?.first_chunk::<4>().map(|le| u32::from_le_bytes(*le) as usize);
+    let from = offset(at).ok_or_else(damaged)?;
+    let to = offset(at + 1).unwrap_or(body.len());
+    let input = &mut In::new(body.get(from..to).ok_or_else(damaged)?);
+    Ok(Found { block: input.u32()?, slot: input.u32()?, labels: input.rest() })
 }

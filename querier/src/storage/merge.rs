@@ -5,6 +5,43 @@ use std::sync::Arc;
 
 use tricord_model::Points;
 
+/// The samples of one series as they are gathered, in the order of the log: what ascends is joined at once.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    joined: Points,
+    /// Pieces that came after one that they overlap or precede.
+    others: Vec<Points>,
+}
+
+impl Pieces {
+    /// Where samples go of which the earliest has this time; they must be more than none, and ascend.
+    pub(crate) fn place(&mut self, first_ms: i64) -> &mut Points {
+        let ascends = self.others.is_empty() && self.joined.t_ms.last().is_none_or(|last| *last < first_ms);
+        if ascends {
+            return &mut self.joined;
+        }
+        self.others.push(Points::default());
+        self.others.last_mut().unwrap_or(&mut self.joined)
+    }
+
+    /// Adds a piece.
+    pub(crate) fn push(&mut self, piece: Points) {
+        let Some(first_ms) = piece.t_ms.first() else { return };
+        let place = self.place(*first_ms);
+        if place.is_empty() { *place = piece } else { append(place, &piece) }
+    }
+
+    /// All samples, each time once.
+    pub(crate) fn finish(self) -> Points {
+        if self.others.is_empty() {
+            return self.joined;
+        }
+        let mut columns = self.others;
+        columns.insert(0, self.joined);
+        merge(columns).0
+    }
+}
+
 /// Merges columns; earlier ones win. Answers also how many samples were dropped as duplicates.
 pub(crate) fn merge(mut columns: Vec<Points>) -> (Points, u64) {
     columns.retain(|column| !column.is_empty());
@@ -40,34 +77,31 @@ fn columns_in_order(columns: &mut [Points]) {
 fn concatenate(columns: Vec<Points>) -> Points {
     let mut columns = columns.into_iter();
     let mut all = columns.next().unwrap_or_default();
-    for column in columns {
-        let at = all.len();
-        if !column.start_ms.is_empty() || !all.start_ms.is_empty() {
-            all.start_ms.resize(at, 0);
-            all.start_ms.extend_from_slice(&column.start_ms);
-            all.start_ms.resize(at + column.len(), 0);
-        }
-        all.t_ms.extend_from_slice(&column.t_ms);
-        all.floats.extend_from_slice(&column.floats);
-        all.histograms.extend(column.histograms.iter().map(|(place, h)| (place + at as u32, Arc::clone(h))));
-    }
+    columns.for_each(|column| append(&mut all, &column));
     all
 }
 
-/// Cuts a column to `[from_ms, until_ms]`.
-pub(crate) fn clip(points: Points, from_ms: i64, until_ms: i64) -> Points {
-    let from = points.t_ms.partition_point(|t_ms| *t_ms < from_ms);
-    let to = points.t_ms.partition_point(|t_ms| *t_ms <= until_ms).max(from);
-    if from == 0 && to == points.len() {
-        return points;
+/// Drops the samples before a time.
+pub(crate) fn drop_before(points: &mut Points, from_ms: i64) {
+    let count = points.t_ms.partition_point(|t_ms| *t_ms < from_ms);
+    points.t_ms.drain(..count);
+    points.floats.drain(..count);
+    points.histograms.retain(|(place, _)| *place as usize >= count);
+    points.histograms.iter_mut().for_each(|(place, _)| *place -= count as u32);
+    points.start_ms.drain(..count.min(points.start_ms.len()));
+}
+
+/// Appends a column of later samples.
+fn append(all: &mut Points, column: &Points) {
+    let at = all.len();
+    if !column.start_ms.is_empty() || !all.start_ms.is_empty() {
+        all.start_ms.resize(at, 0);
+        all.start_ms.extend_from_slice(&column.start_ms);
+        all.start_ms.resize(at + column.len(), 0);
     }
-    let places = points.histograms.iter().filter(|(at, _)| (from..to).contains(&(*at as usize)));
-    Points {
-        t_ms: points.t_ms[from..to].to_vec(),
-        floats: points.floats[from..to].to_vec(),
-        histograms: places.map(|(at, histogram)| (at - from as u32, Arc::clone(histogram))).collect(),
-        start_ms: points.start_ms.get(from..to).map(<[i64]>::to_vec).unwrap_or_default(),
-    }
+    all.t_ms.extend_from_slice(&column.t_ms);
+    all.floats.extend_from_slice(&column.floats);
+    all.histograms.extend(column.histograms.iter().map(|(place, h)| (place + at as u32, Arc::clone(h))));
 }
 
 #[cfg(test)]
@@ -96,7 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn clipping_keeps_both_ends() {
-        assert_eq!(clip(points(&[(1, 1.0), (2, 2.0), (3, 3.0)]), 2, 3), points(&[(2, 2.0), (3, 3.0)]));
+    fn pieces_are_joined_where_they_ascend_and_merged_where_they_do_not() {
+        let lists: [&[(i64, f64)]; 4] =
+            [&[(1, 1.0), (2, 2.0)], &[(5, 5.0)], &[(2, 9.0), (3, 3.0)], &[(6, 6.0)]];
+        for count in 0..=lists.len() {
+            let mut pieces = Pieces::default();
+            lists[..count].iter().for_each(|list| pieces.push(points(list)));
+            let expected = merge(lists[..count].iter().map(|list| points(list)).collect()).0;
+            assert_eq!(pieces.finish(), expected);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! key and block.
 
 mod block;
+mod cache;
 mod config;
 mod disk;
 mod error;

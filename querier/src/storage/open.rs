@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tricord_model::{Seq, ShardId};
 use tricord_rocks::{Options, Rocks};
 
+use super::cache::ReadCache;
 use super::flush::decode_mark;
 use super::head::{Mark, Shard};
 use super::keys::{self, Generation};
@@ -48,9 +49,11 @@ impl Store {
             ..Options::default()
         };
         let rocks = Rocks::open(&config.dir.join("rocks"), &options)?;
+        let cache = ReadCache::new(config.read_cache_bytes);
         let inner = Arc::new(Inner {
             config,
             rocks,
+            cache,
             shards: RwLock::default(),
             flushing: Mutex::new(()),
             writing_rows: Mutex::new(()),

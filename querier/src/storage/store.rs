@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tricord_model::{Batch, Epoch, Seq, ShardId, Tenant};
 use tricord_rocks::Rocks;
 
+use super::cache::ReadCache;
 use super::head::{Rules, Shard};
 use super::keys;
 use super::log::{Kind, Log, Sink};
@@ -56,6 +57,7 @@ impl Counters {
 pub(crate) struct Inner {
     pub(crate) config: StoreConfig,
     pub(crate) rocks: Rocks,
+    pub(crate) cache: ReadCache,
     pub(crate) shards: RwLock<BTreeMap<ShardId, Arc<Cell>>>,
     /// Held while windows are written: one flush at a time.
     pub(crate) flushing: Mutex<()>,

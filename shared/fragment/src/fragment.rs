@@ -59,6 +59,8 @@ pub enum FragmentBody {
         /// How many entries each list has.
         top: u32,
     },
+    /// What reading samples would cost, from the index alone. Answered by `Estimate`.
+    Estimate(LabelQuery),
     /// One trace. Answered by `Spans`.
     TraceById(TraceById),
     /// Traces by attributes. Answered by `Traces`.

@@ -10,7 +10,7 @@ mod partial;
 pub mod trace;
 
 pub use fragment::{AggregateSpec, FRAGMENT_VERSION, Fragment, FragmentBody, LabelQuery, PromqlFragment};
-pub use limits::{FragmentStats, QueryLimits};
+pub use limits::{Estimate, FragmentStats, QueryLimits};
 pub use partial::{Cardinality, Partial, PartialBody};
 
 /// Why a fragment or partial could not be read.

@@ -20,6 +20,23 @@ impl Default for QueryLimits {
     }
 }
 
+/// What reading would cost, as the index knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Series that match.
+    pub series: u64,
+    /// Their samples in the range, if they have as many as others.
+    pub samples: u64,
+}
+
+impl Estimate {
+    /// Adds what other shards would cost.
+    pub fn add(&mut self, other: &Self) {
+        self.series += other.series;
+        self.samples += other.samples;
+    }
+}
+
 /// What a fragment has cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FragmentStats {

@@ -10,12 +10,14 @@ use tricord_promql::eval::Notes;
 use tricord_promql::value::Column;
 
 use crate::trace::{Operation, TraceSummary};
-use crate::{Error, FragmentStats};
+use crate::{Error, Estimate, FragmentStats};
 
 mod bulk;
 
 /// The version that this build writes.
 const PARTIAL_VERSION: u8 = 2;
+/// The version, and whether the body is compressed.
+const HEADER_BYTES: usize = 2;
 /// Bodies from this size on are compressed: below it the frame costs more than it saves.
 const COMPRESS_FROM_BYTES: usize = 4096;
 /// No partial may inflate to more than this, whatever it claims.
@@ -59,6 +61,8 @@ pub enum PartialBody {
     Traces(Vec<TraceSummary>),
     /// Operations, sorted.
     Operations(Vec<Operation>),
+    /// What reading would cost.
+    Estimate(Estimate),
 }
 
 /// Counts of series, for `status/tsdb`. Lists of several shards are added up by name.
@@ -94,18 +98,27 @@ impl Partial {
     /// # Errors
     /// [`Error::Encoding`] when compression fails.
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
-        let mut body = Vec::new();
-        let out = &mut Writer::new(&mut body);
+        let plain = self.encode_uncompressed()?;
+        let body = plain.get(HEADER_BYTES..).unwrap_or_default();
+        if body.len() < COMPRESS_FROM_BYTES {
+            return Ok(plain);
+        }
+        let mut bytes = vec![PARTIAL_VERSION, 1];
+        Writer::new(&mut bytes).u64(body.len() as u64);
+        bytes.extend(zstd::bulk::compress(body, 1).map_err(|error| encoding(&error))?);
+        Ok(bytes)
+    }
+
+    /// As [`Partial::encode`], never compressed: for a reader in the same process.
+    ///
+    /// # Errors
+    /// [`Error::Encoding`] when a value cannot be written.
+    pub fn encode_uncompressed(&self) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::with_capacity(self.body.size_hint());
+        bytes.extend_from_slice(&[PARTIAL_VERSION, 0]);
+        let out = &mut Writer::new(&mut bytes);
         out.bytes(&pack(&(&self.notes, &self.stats, self.truncated))?);
         self.body.encode(out)?;
-        let compress = body.len() >= COMPRESS_FROM_BYTES;
-        let mut bytes = vec![PARTIAL_VERSION, u8::from(compress)];
-        if compress {
-            Writer::new(&mut bytes).u64(body.len() as u64);
-            bytes.extend(zstd::bulk::compress(&body, 1).map_err(|error| encoding(&error))?);
-        } else {
-            bytes.extend(body);
-        }
         Ok(bytes)
     }
 
@@ -141,6 +154,16 @@ fn inflate(packed: &mut Reader<'_>) -> Result<Vec<u8>, Error> {
 }
 
 impl PartialBody {
+    /// About how many bytes it takes where that is known: growing a buffer of many megabytes copies it over and over.
+    fn size_hint(&self) -> usize {
+        const LABELS: usize = 256;
+        match self {
+            Self::Columns(columns) => columns.iter().map(|column| LABELS + 8 * column.floats.len()).sum(),
+            Self::Raw(series) => series.iter().map(|(_, points)| LABELS + 16 * points.len()).sum(),
+            _ => 256,
+        }
+    }
+
     fn encode(&self, out: &mut Writer<'_>) -> Result<(), Error> {
         match self {
             Self::Columns(columns) => bulk::list(0, columns, out, bulk::encode_column),
@@ -158,6 +181,7 @@ impl PartialBody {
             }
             Self::Traces(traces) => packed(9, traces, out)?,
             Self::Operations(list) => packed(10, list, out)?,
+            Self::Estimate(estimate) => packed(11, estimate, out)?,
         }
         Ok(())
     }
@@ -175,6 +199,7 @@ impl PartialBody {
             8 => Self::Spans(tricord_model::Batch::decode(input.bytes()?)?.spans),
             9 => Self::Traces(unpack(input.bytes()?)?),
             10 => Self::Operations(unpack(input.bytes()?)?),
+            11 => Self::Estimate(unpack(input.bytes()?)?),
             _ => return Err(encoding(&"its kind is unknown")),
         };
         if input.is_empty() { Ok(body) } else { Err(encoding(&"bytes follow its end")) }

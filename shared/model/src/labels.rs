@@ -68,16 +68,19 @@ impl Labels {
 
     /// How many labels there are.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.0.ends.len() / 2
     }
 
     /// Whether there is no label at all.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.ends.is_empty()
     }
 
+    #[inline]
     fn piece(&self, at: usize) -> &str {
         let start = if at == 0 { 0 } else { self.0.ends[at - 1] as usize };
         &self.0.text[start..self.0.ends[at] as usize]
@@ -90,6 +93,7 @@ impl Labels {
 
     /// The value of a label, or `None` where the set lacks it.
     #[must_use]
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&str> {
         // Label sets are small: a scan beats a binary search over variable-length pieces.
         self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
@@ -126,6 +130,12 @@ impl Labels {
         let mut bytes = Vec::with_capacity(self.0.text.len() + self.0.ends.len() * 2 + 2);
         self.encode(&mut Writer::new(&mut bytes));
         xxh3_128(&bytes)
+    }
+
+    /// The fingerprint of labels from what [`Labels::encode`] wrote of them, without reading them.
+    #[must_use]
+    pub fn fingerprint_of_encoded(encoded: &[u8]) -> u128 {
+        xxh3_128(encoded)
     }
 
     /// Writes the pairs as a count and length-prefixed strings.
@@ -253,6 +263,7 @@ impl LabelsBuilder {
 
     /// The value set so far for a label.
     #[must_use]
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
@@ -305,6 +316,7 @@ mod tests {
         let labels = Labels::from_pairs([("__name__", "up"), ("job", "ü")]);
         let mut bytes = Vec::new();
         labels.encode(&mut Writer::new(&mut bytes));
+        assert_eq!(Labels::fingerprint_of_encoded(&bytes), labels.fingerprint());
         assert_eq!(Labels::decode(&mut Reader::new(&bytes)), Ok(labels));
         let unsorted = [2, 1, b'b', 1, b'x', 1, b'a', 1, b'x'];
         assert!(Labels::decode(&mut Reader::new(&unsorted)).is_err());

@@ -11,6 +11,7 @@ pub const STALE_NAN: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 
 /// Whether a float is the stale marker (any other NaN is a value).
 #[must_use]
+#[inline]
 pub fn is_stale(value: f64) -> bool {
     value.to_bits() == STALE_NAN.to_bits()
 }
@@ -59,12 +60,14 @@ pub struct Points {
 impl Points {
     /// How many samples there are.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.t_ms.len()
     }
 
     /// Whether there is no sample.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.t_ms.is_empty()
     }
@@ -100,6 +103,7 @@ impl Points {
 
     /// The histogram at a place, where there is one.
     #[must_use]
+    #[inline]
     pub fn histogram_at(&self, at: usize) -> Option<&Arc<FloatHistogram>> {
         if self.histograms.is_empty() {
             return None;

@@ -24,6 +24,7 @@ impl Grid {
 
     /// How many evaluation times there are.
     #[must_use]
+    #[inline]
     pub fn steps(&self) -> usize {
         if self.end_ms < self.start_ms {
             return 0;
@@ -33,6 +34,7 @@ impl Grid {
 
     /// The evaluation time of a step.
     #[must_use]
+    #[inline]
     pub fn time(&self, step: usize) -> i64 {
         self.start_ms + self.step_ms * step as i64
     }
@@ -43,6 +45,7 @@ pub const ABSENT: f64 = STALE_NAN;
 
 /// Whether a step of a float column holds no float.
 #[must_use]
+#[inline]
 pub fn is_absent(value: f64) -> bool {
     tricord_model::is_stale(value)
 }

@@ -13,7 +13,7 @@ impl Column {
         self.labels.encode(out);
         out.u8(u8::from(self.drop_name));
         out.u64(self.floats.len() as u64);
-        self.floats.iter().for_each(|value| out.f64(*value));
+        out.f64s(&self.floats);
         out.u64(self.histograms.len() as u64);
         for (step, histogram) in &self.histograms {
             out.u64(u64::from(*step));
@@ -29,7 +29,7 @@ impl Column {
         let labels = Labels::decode(input)?;
         let drop_name = input.u8()? != 0;
         let steps = input.count(8)?;
-        let floats = (0..steps).map(|_| input.f64()).collect::<Result<Vec<_>, _>>()?;
+        let floats = input.f64s(steps)?;
         let mut histograms: Vec<(u32, Arc<FloatHistogram>)> = Vec::new();
         for _ in 0..input.count(2)? {
             let step = input.u32()?;

@@ -36,7 +36,8 @@ pub(super) fn json(asked: &Asked, answer: &Answer, grid: Grid) -> Option<Value> 
     }
     let (timings, steps) = (answer.timings, answer.evaluation.steps.clone().unwrap_or_default());
     let seconds = |time: Duration| time.as_secs_f64();
-    let evaluated = timings.prepared + timings.evaluated;
+    let prepared = timings.scattered + timings.merged;
+    let evaluated = prepared + timings.evaluated;
     let mut samples = json!({
         "totalQueryableSamples": steps.queryable.iter().sum::<u64>(),
         "samplesRead": steps.read.iter().sum::<u64>(),
@@ -51,7 +52,7 @@ pub(super) fn json(asked: &Asked, answer: &Answer, grid: Grid) -> Option<Value> 
             "evalTotalTime": seconds(evaluated),
             // Series come sorted out of the merge.
             "resultSortTime": 0.0,
-            "queryPreparationTime": seconds(timings.prepared),
+            "queryPreparationTime": seconds(prepared),
             "innerEvalTime": seconds(timings.evaluated),
             "execQueueTime": seconds(timings.queued),
             "execTotalTime": seconds(timings.queued + evaluated),

@@ -124,64 +124,85 @@ fn encode_xor(values: &[f64], flags: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a column of `count` values.
-pub(crate) fn decode(input: &mut Reader<'_>, count: usize) -> Result<Vec<f64>, Error> {
+/// Reads the first `wanted` of a column's `count` values and appends them to `out`. The input is left behind the whole
+/// column only where all of them are read.
+pub(crate) fn decode(
+    input: &mut Reader<'_>,
+    count: usize,
+    wanted: usize,
+    out: &mut Vec<f64>,
+) -> Result<(), Error> {
     let codec = input.u8()?;
-    let mut values = match codec & !STALES {
-        CONSTANT if count == 0 => Vec::new(),
-        CONSTANT => vec![input.f64_raw()?; count],
-        DELTA => decode_integers(input, count, false)?,
-        DELTA2 => decode_integers(input, count, true)?,
-        XOR => decode_xor(input, count)?,
+    let first = out.len();
+    let wanted = wanted.min(count);
+    match codec & !STALES {
+        CONSTANT if count == 0 => {}
+        CONSTANT => {
+            let value = input.f64()?;
+            out.resize(first + wanted, value);
+        }
+        DELTA => decode_integers(input, count, wanted, false, out)?,
+        DELTA2 => decode_integers(input, count, wanted, true, out)?,
+        XOR => decode_xor(input, count, wanted, out)?,
         _ => return Err(Error::corrupt("a column's codec is unknown: it may be of a newer build")),
-    };
+    }
     if codec & STALES != 0 {
-        let mut at = 0;
+        if wanted < count && matches!(codec & !STALES, DELTA | DELTA2) {
+            skip_integers(input, count - wanted)?;
+        }
+        let mut at = 0usize;
         for _ in 0..input.count(1)? {
-            at += input.u64()? as usize;
-            *values.get_mut(at).ok_or_else(|| Error::corrupt("a stale marker lies outside its column"))? =
-                STALE_NAN;
+            at = at.saturating_add(input.u64()? as usize);
+            match out.get_mut(first..).and_then(|column| column.get_mut(at)) {
+                Some(value) => *value = STALE_NAN,
+                None if at < count => break,
+                None => return Err(Error::corrupt("a stale marker lies outside its column")),
+            }
         }
     }
-    Ok(values)
+    Ok(())
 }
 
-fn decode_integers(input: &mut Reader<'_>, count: usize, double: bool) -> Result<Vec<f64>, Error> {
+fn decode_integers(
+    input: &mut Reader<'_>,
+    count: usize,
+    wanted: usize,
+    double: bool,
+    out: &mut Vec<f64>,
+) -> Result<(), Error> {
     let scale = usize::from(input.u8()?);
     if scale > MAX_SCALE || count > input.rest().len() {
         return Err(Error::corrupt("a column of decimals is malformed"));
     }
-    let mut values = Vec::with_capacity(count);
+    let first = out.len();
     let (mut previous, mut delta) = (0i64, 0i64);
-    for _ in 0..count {
-        let read = input.i64()?;
+    out.reserve(wanted);
+    input.i64s(wanted, |read| {
         delta = if double { delta.wrapping_add(read) } else { read };
         previous = previous.wrapping_add(delta);
-        values.push(from_integer(previous, scale));
+        out.push(previous as f64);
+    })?;
+    if scale > 0 {
+        let power = POWERS[scale];
+        out[first..].iter_mut().for_each(|value| *value /= power);
     }
-    Ok(values)
+    Ok(())
 }
 
-fn decode_xor(input: &mut Reader<'_>, count: usize) -> Result<Vec<f64>, Error> {
+/// Passes over integers.
+fn skip_integers(input: &mut Reader<'_>, count: usize) -> Result<(), Error> {
+    Ok(input.i64s(count, |_| ())?)
+}
+
+fn decode_xor(input: &mut Reader<'_>, count: usize, wanted: usize, out: &mut Vec<f64>) -> Result<(), Error> {
     let bytes = input.raw(count.checked_mul(8).ok_or_else(|| Error::corrupt("a column is too long"))?)?;
     let mut previous = 0u64;
-    let value = |at: usize| {
+    out.extend((0..wanted).map(|at| {
         let xor = (0..8).fold(0u64, |xor, plane| xor << 8 | u64::from(bytes[plane * count + at]));
         previous ^= xor;
         f64::from_bits(previous)
-    };
-    Ok((0..count).map(value).collect())
-}
-
-/// Reading a float that may be anything.
-trait RawFloat {
-    fn f64_raw(&mut self) -> Result<f64, Error>;
-}
-
-impl RawFloat for Reader<'_> {
-    fn f64_raw(&mut self) -> Result<f64, Error> {
-        Ok(self.f64()?)
-    }
+    }));
+    Ok(())
 }
 
 #[cfg(test)]
@@ -190,13 +211,25 @@ mod tests {
 
     use super::*;
 
+    fn all(bytes: &[u8], count: usize) -> Vec<f64> {
+        let mut input = Reader::new(bytes);
+        let mut values = Vec::new();
+        decode(&mut input, count, count, &mut values).unwrap();
+        assert!(input.is_empty());
+        values
+    }
+
     #[track_caller]
     fn check(values: &[f64], codec: u8) -> usize {
         let mut bytes = Vec::new();
         encode(values, &mut bytes);
-        let decoded = decode(&mut Reader::new(&bytes), values.len()).unwrap();
         let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(&decoded), bits(values));
+        assert_eq!(bits(&all(&bytes, values.len())), bits(values));
+        for wanted in [0, 1, values.len() / 2] {
+            let mut some = vec![7.0];
+            decode(&mut Reader::new(&bytes), values.len(), wanted, &mut some).unwrap();
+            assert_eq!(bits(&some[1..]), bits(&values[..wanted.min(values.len())]));
+        }
         assert_eq!(bytes[0], codec, "{values:?}");
         bytes.len()
     }
@@ -227,8 +260,7 @@ mod tests {
             let values: Vec<f64> = bits.iter().map(|bits| f64::from_bits(*bits)).collect();
             let mut bytes = Vec::new();
             encode(&values, &mut bytes);
-            let decoded = decode(&mut Reader::new(&bytes), values.len()).unwrap();
-            let back: Vec<u64> = decoded.iter().map(|value| value.to_bits()).collect();
+            let back: Vec<u64> = all(&bytes, values.len()).iter().map(|value| value.to_bits()).collect();
             prop_assert_eq!(back, bits);
         }
 
@@ -237,13 +269,14 @@ mod tests {
             let values: Vec<f64> = cents.iter().map(|cents| *cents as f64 / 10f64.powi(scale as i32)).collect();
             let mut bytes = Vec::new();
             encode(&values, &mut bytes);
-            let decoded = decode(&mut Reader::new(&bytes), values.len()).unwrap();
-            prop_assert_eq!(decoded, values);
+            prop_assert_eq!(all(&bytes, values.len()), values);
         }
 
         #[test]
         fn garbage_is_an_error_or_a_value_but_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), count in 0usize..100) {
-            let _ = decode(&mut Reader::new(&bytes), count);
+            for wanted in [count, count / 2] {
+                let _ = decode(&mut Reader::new(&bytes), count, wanted, &mut Vec::new());
+            }
         }
     }
 }

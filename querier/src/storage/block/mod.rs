@@ -9,6 +9,8 @@ pub(crate) mod spans;
 pub(crate) mod times;
 pub(crate) mod values;
 
+use std::cell::RefCell;
+
 use super::Error;
 
 /// The zstd level of blocks: higher ones cost more than they save on columns that are coded already.
@@ -27,6 +29,21 @@ pub(crate) fn pack(version: u8, body: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(block)
 }
 
+thread_local! {
+    /// Setting a decompressor up costs more than inflating a small block.
+    static INFLATER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn inflate(packed: &[u8], len: usize) -> std::io::Result<Vec<u8>> {
+    INFLATER.with_borrow_mut(|inflater| {
+        let inflater = match inflater {
+            Some(inflater) => inflater,
+            None => inflater.insert(zstd::bulk::Decompressor::new()?),
+        };
+        inflater.decompress(packed, len)
+    })
+}
+
 /// Reads what [`pack`] wrote.
 pub(crate) fn unpack(version: u8, block: &[u8], what: &str) -> Result<Vec<u8>, Error> {
     let damaged = |why: &str| Error::corrupt(format!("a {what} block {why}"));
@@ -39,6 +56,6 @@ pub(crate) fn unpack(version: u8, block: &[u8], what: &str) -> Result<Vec<u8>, E
     if len > MAX_INFLATED_BYTES {
         return Err(damaged("claims an impossible size"));
     }
-    let body = zstd::bulk::decompress(packed, len).map_err(|_| damaged("cannot be decompressed"))?;
+    let body = inflate(packed, len).map_err(|_| damaged("cannot be decompressed"))?;
     if body.len() == len { Ok(body) } else { Err(damaged("has another size than it claims")) }
 }

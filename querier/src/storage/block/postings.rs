@@ -1,6 +1,7 @@
 //! Sets of series of one window: short ones as differences, long ones as roaring bitmaps.
 
 use roaring::RoaringBitmap;
+use smallvec::SmallVec;
 use tricord_model::codec::{Reader, Writer};
 
 use crate::storage::Error;
@@ -32,13 +33,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RoaringBitmap, Error> {
     match bytes.split_first() {
         Some((&LIST, list)) => {
             let mut input = Reader::new(list);
-            let mut ids = RoaringBitmap::new();
+            let mut list = SmallVec::<[u32; LIST_UP_TO as usize]>::new();
             let mut previous = 0u32;
             while !input.is_empty() {
                 previous = previous.saturating_add(input.u32()?);
-                ids.insert(previous);
+                list.push(previous);
             }
-            Ok(ids)
+            RoaringBitmap::from_sorted_iter(list)
+                .map_err(|_| Error::corrupt("a set of series does not ascend"))
         }
         Some((&ROARING, bitmap)) => RoaringBitmap::deserialize_from(bitmap)
             .map_err(|error| Error::corrupt(format!("a bitmap of series cannot be read: {error}"))),

@@ -2,6 +2,7 @@
 //!
 //! A series' times lie in the blocks of [`super::times`], named by number.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tricord_model::codec::{Reader, Writer};
@@ -89,14 +90,29 @@ impl Block {
     }
 
     /// The number of the times of a series.
+    #[inline]
     pub(crate) fn times(&self, slot: usize) -> Result<u32, Error> {
         self.entry(slot).map(|(times, ..)| times)
     }
 
-    /// The samples of a series, at these times.
-    pub(crate) fn points(&self, slot: usize, times: &[i64]) -> Result<Points, Error> {
+    /// Appends samples of a series, by their places, to earlier ones; `times` are those of all its samples.
+    #[inline]
+    pub(crate) fn append(
+        &self,
+        slot: usize,
+        times: &[i64],
+        places: Range<usize>,
+        scratch: &mut Scratch,
+        into: &mut Points,
+    ) -> Result<(), Error> {
         let (_, from, to) = self.entry(slot)?;
-        decode_points(&self.body[from..to], times)
+        append_points(&self.body[from..to], times, places.start, places.end, scratch, into)
+    }
+
+    /// Whether any sample of a series is a histogram.
+    pub(crate) fn has_histograms(&self, slot: usize) -> Result<bool, Error> {
+        let (_, from, to) = self.entry(slot)?;
+        Ok(self.body[from..to].first().is_some_and(|flags| flags & HAS_HISTOGRAMS != 0))
     }
 
     /// Bytes of the block before compression.
@@ -104,6 +120,7 @@ impl Block {
         self.body.len()
     }
 
+    #[inline]
     fn entry(&self, slot: usize) -> Result<(u32, usize, usize), Error> {
         self.directory.get(slot).copied().ok_or_else(|| Error::corrupt("a series is not in its value block"))
     }
@@ -141,30 +158,75 @@ fn encode_points(points: &Points, out: &mut Vec<u8>) {
     }
 }
 
-fn decode_points(bytes: &[u8], times: &[i64]) -> Result<Points, Error> {
+/// Room for a whole column of which a part is wanted.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    floats: Vec<f64>,
+}
+
+fn append_points(
+    bytes: &[u8],
+    times: &[i64],
+    from: usize,
+    to: usize,
+    scratch: &mut Scratch,
+    into: &mut Points,
+) -> Result<(), Error> {
     let input = &mut Reader::new(bytes);
     let flags = input.u8()?;
-    let count = times.len();
-    let mut points = Points { t_ms: times.to_vec(), ..Points::default() };
-    points.floats = if flags & HAS_FLOATS != 0 { floats::decode(input, count)? } else { vec![0.0; count] };
+    let (count, at) = (times.len(), into.len());
+    // Of floats alone what comes after the range need not be read.
+    let wanted = if flags == HAS_FLOATS { to } else { count };
+    if flags & HAS_FLOATS == 0 {
+        into.floats.resize(at + to - from, 0.0);
+    } else if from == 0 && to == wanted {
+        floats::decode(input, count, wanted, &mut into.floats)?;
+    } else {
+        scratch.floats.clear();
+        floats::decode(input, count, wanted, &mut scratch.floats)?;
+        into.floats.extend_from_slice(&scratch.floats[from..to]);
+    }
+    into.t_ms.extend_from_slice(&times[from..to]);
     if flags & HAS_HISTOGRAMS != 0 {
-        let mut at = 0u32;
-        for _ in 0..input.count(2)? {
-            at = at.saturating_add(input.u32()?);
-            if at as usize >= count {
-                return Err(Error::corrupt("a histogram lies outside its column"));
-            }
-            points.histograms.push((at, Arc::new(FloatHistogram::decode(input)?)));
-        }
+        append_histograms(input, count, from, to, at, into)?;
     }
     if flags & HAS_STARTS != 0 {
-        let mut previous = 0i64;
-        for _ in 0..count {
-            previous = previous.wrapping_add(input.i64()?);
-            points.start_ms.push(previous);
+        into.start_ms.resize(at, 0);
+        let (mut previous, mut place) = (0i64, 0);
+        input.i64s(count, |difference| {
+            previous = previous.wrapping_add(difference);
+            if (from..to).contains(&place) {
+                into.start_ms.push(previous);
+            }
+            place += 1;
+        })?;
+    } else if !into.start_ms.is_empty() {
+        into.start_ms.resize(at + to - from, 0);
+    }
+    let is_whole = wanted == count && input.is_empty();
+    if is_whole || wanted < count { Ok(()) } else { Err(Error::corrupt("bytes follow the end of a column")) }
+}
+
+fn append_histograms(
+    input: &mut Reader<'_>,
+    count: usize,
+    from: usize,
+    to: usize,
+    at: usize,
+    into: &mut Points,
+) -> Result<(), Error> {
+    let mut place = 0u32;
+    for _ in 0..input.count(2)? {
+        place = place.saturating_add(input.u32()?);
+        if place as usize >= count {
+            return Err(Error::corrupt("a histogram lies outside its column"));
+        }
+        let histogram = FloatHistogram::decode(input)?;
+        if (from..to).contains(&(place as usize)) {
+            into.histograms.push(((at + place as usize - from) as u32, Arc::new(histogram)));
         }
     }
-    if input.is_empty() { Ok(points) } else { Err(Error::corrupt("bytes follow the end of a column")) }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -193,10 +255,51 @@ mod tests {
         for n in [7u32, 0, 9] {
             let expected = example(i64::from(n));
             assert_eq!(block.times(n as usize).unwrap(), n);
-            assert_eq!(block.points(n as usize, &expected.t_ms).unwrap(), expected);
+            assert_eq!(read(&block, n as usize, &expected.t_ms, 0..3).unwrap(), expected);
         }
-        assert!(block.points(10, &[]).is_err());
-        assert!(block.points(0, &[1]).is_err(), "another number of times is noticed");
+        assert!(read(&block, 10, &[], 0..0).is_err());
+        assert!(read(&block, 0, &[1], 0..1).is_err(), "another number of times is noticed");
+    }
+
+    fn read(block: &Block, slot: usize, times: &[i64], places: Range<usize>) -> Result<Points, Error> {
+        let mut points = Points::default();
+        block.append(slot, times, places, &mut Scratch::default(), &mut points).map(|()| points)
+    }
+
+    #[test]
+    fn a_range_of_a_series_is_that_part_of_all_its_samples() {
+        let floats: Points = (0..20).map(|n| Sample::float(n * 10, n as f64 * 0.5)).collect();
+        let mixed = example(100);
+        let mut builder = BlockBuilder::default();
+        builder.push(0, &floats);
+        builder.push(1, &mixed);
+        let block = Block::open(&builder.finish().unwrap()).unwrap();
+        for (slot, all) in [(0, &floats), (1, &mixed)] {
+            for places in [0..0, 0..1, 1..2, 0..all.len(), 1..all.len(), all.len()..all.len()] {
+                let expected: Points = places.clone().filter_map(|at| all.get(at)).collect();
+                let got = read(&block, slot, &all.t_ms, places.clone()).unwrap();
+                assert_eq!(got.iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>(), "{places:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn series_of_several_windows_are_put_together() {
+        let mut builder = BlockBuilder::default();
+        let parts: [Points; 3] = [
+            [Sample::float(1, 1.0), Sample::float(2, 2.0)].into_iter().collect(),
+            example(100),
+            [Sample::float(200, 3.0)].into_iter().collect(),
+        ];
+        parts.iter().for_each(|part| builder.push(0, part));
+        let block = Block::open(&builder.finish().unwrap()).unwrap();
+        let mut all = Points::default();
+        for (slot, part) in parts.iter().enumerate() {
+            block.append(slot, &part.t_ms, 0..part.len(), &mut Scratch::default(), &mut all).unwrap();
+        }
+        let expected: Points = parts.iter().flat_map(Points::iter).collect();
+        assert_eq!(all.iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+        assert_eq!(all.start_ms.len(), all.len());
     }
 
     #[test]

@@ -17,7 +17,6 @@ use tricord_model::{ShardId, Tenant};
 use super::Error;
 use super::disk::Disk;
 use super::head::{Mark, Shard};
-use super::keys::Generation;
 use super::store::{Cell, Inner};
 
 /// A view over some shards of one tenant.
@@ -83,16 +82,15 @@ impl Reader {
     }
 
     /// The generations of a shard that overlap a range and have something of a kind, oldest window first.
-    fn generations(&self, shard: &Shard, range: Range, has: impl Fn(&Mark) -> bool) -> Vec<Generation> {
+    fn generations(&self, shard: &Shard, range: Range, has: impl Fn(&Mark) -> bool) -> Vec<(i64, Mark)> {
         let mut generations = Vec::new();
         for (window_ms, marks) in self.windows(&shard.marks, range) {
-            let wanted = marks.iter().filter(|mark| has(mark));
-            generations.extend(wanted.map(|mark| Generation { window_ms, number: mark.number }));
+            generations.extend(marks.iter().filter(|mark| has(mark)).map(|mark| (window_ms, *mark)));
         }
         generations
     }
 
-    fn disk(&self, of: Generation, shard: ShardId) -> Disk<'_> {
-        Disk::new(&self.inner.rocks, of, shard, &self.tenant, &self.bytes)
+    fn disk(&self, of: (i64, Mark), shard: ShardId) -> Disk<'_> {
+        Disk::new(&self.inner.rocks, &self.inner.cache, of, shard, &self.tenant, &self.bytes)
     }
 }

@@ -1,6 +1,7 @@
 //! Samples and exemplars by matchers and time.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 
 use tricord_model::{Exemplar, Labels, Matcher, Points};
 use tricord_promql::storage::set_reset_hints;
@@ -9,39 +10,51 @@ use super::{Range, Reader};
 use crate::storage::Error;
 use crate::storage::disk::Blocks;
 use crate::storage::flush::encode::sort_exemplars;
+use crate::storage::head::Mark;
 use crate::storage::head::registry::FastMap;
-use crate::storage::keys::Generation;
-use crate::storage::merge::{clip, merge};
+use crate::storage::merge::{Pieces, drop_before};
 use crate::storage::store::Cell;
 
-/// Columns of one series: what is on disk comes before what is in memory, in the order of the log.
-#[derive(Default)]
-struct Columns {
+/// Room is made for the samples of so many windows at once: a series need not live through all that a query covers.
+const MAX_RESERVED_WINDOWS: usize = 16;
+
+/// One series: what is on disk comes before what is in memory, in the order of the log.
+struct Series {
     labels: Labels,
-    disk: Vec<Points>,
+    disk: Pieces,
     head: Vec<Points>,
 }
 
 /// What one query has gathered.
 struct Gathered {
-    by_fingerprint: FastMap<u128, Columns>,
-    range: Range,
+    by_fingerprint: FastMap<u128, u32>,
+    series: Vec<Series>,
     samples: u64,
     max_samples: u64,
 }
 
 impl Gathered {
-    fn column(&mut self, labels: &Labels, points: &Points) -> Result<&mut Columns, Error> {
-        let before = points.t_ms.partition_point(|t_ms| *t_ms < self.range.from_ms);
-        self.samples += (points.len() - before) as u64;
+    fn labels(&self, fingerprint: u128) -> Option<Labels> {
+        let at = self.by_fingerprint.get(&fingerprint)?;
+        self.series.get(*at as usize).map(|series| series.labels.clone())
+    }
+
+    /// The series of a fingerprint, which gets so many more samples.
+    fn series(&mut self, fingerprint: u128, samples: usize, labels: &Labels) -> Result<&mut Series, Error> {
+        self.samples += samples as u64;
         if self.samples > self.max_samples {
             return Err(Error::Limit { what: "samples", limit: self.max_samples });
         }
-        let columns = self.by_fingerprint.entry(labels.fingerprint()).or_default();
-        if columns.labels.is_empty() {
-            columns.labels = labels.clone();
-        }
-        Ok(columns)
+        let at = match self.by_fingerprint.entry(fingerprint) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let at = self.series.len() as u32;
+                let labels = labels.clone();
+                self.series.push(Series { labels, disk: Pieces::default(), head: Vec::new() });
+                *new.insert(at)
+            }
+        };
+        self.series.get_mut(at as usize).ok_or_else(|| Error::corrupt("a series was lost while it was read"))
     }
 }
 
@@ -65,21 +78,23 @@ impl Reader {
         if after_ms == i64::MAX {
             return Ok(Vec::new());
         }
-        let mut gathered = Gathered { by_fingerprint: FastMap::default(), range, samples: 0, max_samples };
+        let mut gathered =
+            Gathered { by_fingerprint: FastMap::default(), series: Vec::new(), samples: 0, max_samples };
         for cell in &self.cells {
             self.check_cancel()?;
             let generations = self.select_head(cell, matchers, range, &mut gathered)?;
-            for of in generations {
+            let count = generations.len();
+            for (at, of) in generations.into_iter().enumerate() {
                 self.check_cancel()?;
-                self.select_disk(cell, of, matchers, range, &mut gathered)?;
+                self.select_disk(cell, of, count - at, matchers, range, &mut gathered)?;
             }
         }
-        let merged = gathered.by_fingerprint.into_values().map(|Columns { labels, mut disk, head }| {
-            disk.extend(head);
-            let (mut points, _) = merge(disk);
+        let merged = gathered.series.into_iter().map(|Series { labels, mut disk, head }| {
+            head.into_iter().for_each(|piece| disk.push(piece));
+            let mut points = disk.finish();
             if !points.histograms.is_empty() {
                 set_reset_hints(&mut points);
-                points = clip(points, range.from_ms, range.until_ms);
+                drop_before(&mut points, range.from_ms);
             }
             (labels, points)
         });
@@ -94,7 +109,7 @@ impl Reader {
         matchers: &[Matcher],
         range: Range,
         gathered: &mut Gathered,
-    ) -> Result<Vec<Generation>, Error> {
+    ) -> Result<Vec<(i64, Mark)>, Error> {
         let shard = self.read(cell)?;
         let generations = self.generations(&shard, range, |mark| mark.samples > 0);
         let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return Ok(generations) };
@@ -111,7 +126,8 @@ impl Reader {
                     let from_ms = if column.has_histograms() { *window_ms } else { range.from_ms };
                     let points = column.points(*window_ms, from_ms, range.until_ms);
                     if !points.is_empty() {
-                        gathered.column(&series.labels, &points)?.head.push(points);
+                        let counted = within(&points.t_ms, range);
+                        gathered.series(series.fingerprint, counted, &series.labels)?.head.push(points);
                     }
                 }
             }
@@ -122,26 +138,35 @@ impl Reader {
     fn select_disk(
         &self,
         cell: &Cell,
-        of: Generation,
+        of: (i64, Mark),
+        left: usize,
         matchers: &[Matcher],
         range: Range,
         gathered: &mut Gathered,
     ) -> Result<(), Error> {
         let disk = self.disk(of, cell.id);
-        let ids = disk.select(matchers)?;
+        let rows = disk.rows(matchers, |fingerprint| gathered.labels(fingerprint))?;
         let mut blocks = Blocks::default();
-        disk.series(&ids, &mut |id, found| {
-            if id % 1024 == 0 {
+        for (at, row) in rows.iter().enumerate() {
+            if at % 1024 == 0 {
                 self.check_cancel()?;
             }
-            let points = disk.points(&found, &mut blocks)?;
-            let from_ms = if points.histograms.is_empty() { range.from_ms } else { i64::MIN };
-            let points = clip(points, from_ms, range.until_ms);
-            if !points.is_empty() {
-                gathered.column(&found.labels, &points)?.disk.push(points);
+            let stored = blocks.open(&disk, row)?;
+            // With what precedes the range, for the hints of histograms.
+            let from_ms = if stored.has_histograms()? { i64::MIN } else { range.from_ms };
+            let places = stored.places(from_ms, range.until_ms);
+            let times = stored.times.get(places.clone()).unwrap_or_default();
+            let Some(first_ms) = times.first().copied() else { continue };
+            let series = gathered.series(row.fingerprint, within(times, range), &row.labels)?;
+            let place = series.disk.place(first_ms);
+            if place.is_empty() {
+                // A series mostly goes on in the windows that follow, with as many samples.
+                place.t_ms.reserve_exact(places.len() * left.min(MAX_RESERVED_WINDOWS));
+                place.floats.reserve_exact(places.len() * left.min(MAX_RESERVED_WINDOWS));
             }
-            Ok(())
-        })
+            stored.append(places, place)?;
+        }
+        Ok(())
     }
 
     /// Exemplars between `start_ms` and `end_ms` (both included) of the series that satisfy any of the alternatives
@@ -204,12 +229,22 @@ impl Reader {
             disk.exemplars(&ids, &mut |id, exemplars| drop(by_id.insert(id, exemplars)))?;
             let ids = by_id.keys().copied().collect();
             disk.series(&ids, &mut |id, series| {
-                found.entry(series.labels).or_default().extend(by_id.remove(&id).unwrap_or_default());
+                found.entry(series.labels()?).or_default().extend(by_id.remove(&id).unwrap_or_default());
                 Ok(())
             })?;
         }
         Ok(())
     }
+}
+
+/// How many of ascending times lie in a range or after it.
+fn within(times: &[i64], range: Range) -> usize {
+    times.len() - times.partition_point(|t_ms| *t_ms < range.from_ms)
+}
+
+/// How many of ascending times lie in a range or after it.
+fn within(times: &[i64], range: Range) -> usize {
+    times.len() - times.partition_point(|t_ms| *t_ms < range.from_ms)
 }
 
 /// The alternatives, or one that matches everything where there are none.

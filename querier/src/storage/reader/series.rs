@@ -1,20 +1,21 @@
 //! Label sets, names and values, metadata, and counts.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use roaring::RoaringBitmap;
-use tricord_fragment::Cardinality;
+use tricord_fragment::{Cardinality, Estimate};
 use tricord_model::{Labels, METRIC_NAME, Matcher, MetricMetadata};
 
 use super::samples::{alternatives, bound};
 use super::{Range, Reader};
 use crate::storage::Error;
-use crate::storage::block::postings;
+use crate::storage::cache::{Key, Kind};
+use crate::storage::disk::Disk;
 use crate::storage::head::Shard;
 use crate::storage::head::part::Window;
-use crate::storage::keys::Generation;
-use crate::storage::store::Cell;
+use crate::storage::head::registry::FastMap;
 
 impl Reader {
     /// Label sets of series that satisfy any of the alternatives (all series where none is given) and that have
@@ -30,25 +31,83 @@ impl Reader {
         limit: u64,
     ) -> Result<Vec<Labels>, Error> {
         let Some(range) = self.range(start_ms, end_ms) else { return Ok(Vec::new()) };
-        let mut found = BTreeSet::new();
+        // By fingerprint, as a series is in many windows: its labels are read once.
+        let mut found: FastMap<u128, Labels> = FastMap::default();
         for cell in &self.cells {
             let generations = {
                 let shard = self.read(cell)?;
-                for id in self.in_head(&shard, matchers, range) {
-                    found.extend(shard.registry.get(id).map(|series| series.labels.clone()));
+                for series in
+                    self.in_head(&shard, matchers, range).into_iter().filter_map(|id| shard.registry.get(id))
+                {
+                    found.entry(series.fingerprint).or_insert_with(|| series.labels.clone());
                 }
                 self.generations(&shard, range, |mark| mark.samples > 0)
             };
             for of in generations {
                 self.check_cancel()?;
                 let disk = self.disk(of, cell.id);
-                disk.series(&self.on_disk(cell, of, matchers)?, &mut |_, series| {
-                    found.insert(series.labels);
-                    Ok(())
-                })?;
+                for matchers in alternatives(matchers) {
+                    let rows = disk.rows(matchers, |fingerprint| found.get(&fingerprint).cloned())?;
+                    for row in rows.iter() {
+                        found.entry(row.fingerprint).or_insert_with(|| row.labels.clone());
+                    }
+                }
             }
         }
-        Ok(found.into_iter().take(bound(limit)).collect())
+        let mut found: Vec<Labels> = found.into_values().collect();
+        found.sort_unstable();
+        found.truncate(bound(limit));
+        Ok(found)
+    }
+
+    /// What reading the samples of such series would cost, from the index: in each window a series is taken to have as
+    /// many samples as the others, evenly over the window.
+    ///
+    /// # Errors
+    /// As [`Reader::series`].
+    pub(crate) fn estimate(
+        &self,
+        matchers: &[Vec<Matcher>],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<Estimate, Error> {
+        let Some(range) = self.range(start_ms, end_ms) else { return Ok(Estimate::default()) };
+        let window_ms = self.inner.config.window_ms.max(1);
+        let overlap = |start_ms: i64| {
+            let from = range.from_ms.max(start_ms);
+            let until = range.until_ms.saturating_add(1).min(start_ms.saturating_add(window_ms));
+            until.saturating_sub(from).max(0) as f64 / window_ms as f64
+        };
+        let (mut series, mut samples) = (0, 0.0);
+        for cell in &self.cells {
+            self.check_cancel()?;
+            let (mut most, generations) = {
+                let shard = self.read(cell)?;
+                let ids = self.in_head(&shard, matchers, range);
+                for (start_ms, window) in self.windows(&shard.windows, range) {
+                    for part in window.parts().filter(|part| !part.columns.is_empty()) {
+                        let matched = ids.iter().filter(|id| part.columns.contains_key(id)).count();
+                        samples += part.samples as f64 / part.columns.len() as f64
+                            * matched as f64
+                            * overlap(start_ms);
+                    }
+                }
+                (ids.len(), self.generations(&shard, range, |mark| mark.samples > 0))
+            };
+            for of in generations {
+                let disk = self.disk(of, cell.id);
+                let mut ids = RoaringBitmap::new();
+                for matchers in alternatives(matchers) {
+                    ids |= disk.select(matchers)?;
+                }
+                let all = f64::from(disk.series_count()?.max(1));
+                samples += of.1.samples as f64 / all * ids.len() as f64 * overlap(of.0);
+                // Mostly the same series in each window.
+                most = most.max(ids.len());
+            }
+            series += most;
+        }
+        Ok(Estimate { series, samples: samples.round() as u64 })
     }
 
     /// Names of the labels of such series, sorted.
@@ -62,13 +121,7 @@ impl Reader {
         end_ms: i64,
         limit: u64,
     ) -> Result<Vec<String>, Error> {
-        let mut names = BTreeSet::new();
-        self.pairs(None, matchers, start_ms, end_ms, &mut |name, _| {
-            if !names.contains(name) {
-                names.insert(name.to_owned());
-            }
-        })?;
-        Ok(names.into_iter().take(bound(limit)).collect())
+        self.texts(None, matchers, start_ms, end_ms, limit)
     }
 
     /// Values of one label of such series, sorted.
@@ -83,50 +136,88 @@ impl Reader {
         end_ms: i64,
         limit: u64,
     ) -> Result<Vec<String>, Error> {
-        let mut values = BTreeSet::new();
-        self.pairs(Some(name), matchers, start_ms, end_ms, &mut |_, value| {
-            if !values.contains(value) {
-                values.insert(value.to_owned());
-            }
-        })?;
-        Ok(values.into_iter().take(bound(limit)).collect())
+        self.texts(Some(name), matchers, start_ms, end_ms, limit)
     }
 
-    /// Visits pairs of label name and value of matching series, some of them more than once.
-    fn pairs(
+    /// Values of a label, or names of all labels.
+    fn texts(
         &self,
         only: Option<&str>,
         matchers: &[Vec<Matcher>],
         start_ms: i64,
         end_ms: i64,
-        visit: &mut dyn FnMut(&str, &str),
-    ) -> Result<(), Error> {
-        let Some(range) = self.range(start_ms, end_ms) else { return Ok(()) };
+        limit: u64,
+    ) -> Result<Vec<String>, Error> {
+        let Some(range) = self.range(start_ms, end_ms) else { return Ok(Vec::new()) };
+        let mut texts = BTreeSet::new();
+        let mut take = |text: &str| {
+            if !texts.contains(text) {
+                texts.insert(text.to_owned());
+            }
+        };
+        let mut disks = Vec::new();
         for cell in &self.cells {
-            let generations = {
-                let shard = self.read(cell)?;
-                self.head_pairs(&shard, only, matchers, range, visit);
-                self.generations(&shard, range, |mark| mark.samples > 0)
-            };
-            for of in generations {
-                self.check_cancel()?;
-                let ids = if matchers.is_empty() { None } else { Some(self.on_disk(cell, of, matchers)?) };
-                let wanted = |set: &[u8]| -> Result<bool, Error> {
-                    Ok(match &ids {
-                        Some(ids) => !ids.is_disjoint(&postings::decode(set)?),
-                        None => true,
-                    })
-                };
-                let disk = self.disk(of, cell.id);
-                let mut pair = |name: &str, value: &str, set: &[u8]| -> Result<bool, Error> {
-                    if wanted(set)? {
-                        visit(name, value);
+            self.check_cancel()?;
+            let shard = self.read(cell)?;
+            self.head_pairs(&shard, only, matchers, range, &mut |name, value| {
+                take(if only.is_some() { value } else { name });
+            });
+            let generations = self.generations(&shard, range, |mark| mark.samples > 0);
+            disks.extend(generations.into_iter().map(|of| self.disk(of, cell.id)));
+        }
+        if matchers.is_empty() {
+            let mut key = Key::new(Kind::Texts).bytes(only.unwrap_or_default().as_bytes());
+            for disk in &disks {
+                key = disk.identify(key);
+            }
+            let on_disk = self.inner.cache.texts(key.finish(), || self.texts_of(only, &disks))?;
+            on_disk.iter().for_each(|text| take(text));
+        } else {
+            self.texts_of_series(only, matchers, &disks, &mut take)?;
+        }
+        Ok(texts.into_iter().take(bound(limit)).collect())
+    }
+
+    /// All values of a label, or all names, in some generations.
+    fn texts_of(&self, only: Option<&str>, disks: &[Disk<'_>]) -> Result<Vec<String>, Error> {
+        let mut texts = BTreeSet::new();
+        let mut take = |text: &str| {
+            if !texts.contains(text) {
+                texts.insert(text.to_owned());
+            }
+            Ok(true)
+        };
+        for disk in disks {
+            self.check_cancel()?;
+            match only {
+                Some(name) => disk.values(name, &mut |value, _| take(value))?,
+                None => disk.pairs(&mut |name, _, _| take(name))?,
+            }
+        }
+        Ok(texts.into_iter().collect())
+    }
+
+    /// The values of a label, or the names of labels, that series in some generations have.
+    fn texts_of_series(
+        &self,
+        only: Option<&str>,
+        matchers: &[Vec<Matcher>],
+        disks: &[Disk<'_>],
+        take: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
+        // A series is in many windows: its labels are looked at once.
+        let mut seen: FastMap<u128, Labels> = FastMap::default();
+        for disk in disks {
+            self.check_cancel()?;
+            for matchers in alternatives(matchers) {
+                let rows = disk.rows(matchers, |fingerprint| seen.get(&fingerprint).cloned())?;
+                for row in rows.iter() {
+                    let Entry::Vacant(new) = seen.entry(row.fingerprint) else { continue };
+                    match only {
+                        Some(name) => row.labels.get(name).into_iter().for_each(&mut *take),
+                        None => row.labels.iter().for_each(|(name, _)| take(name)),
                     }
-                    Ok(true)
-                };
-                match only {
-                    Some(name) => disk.values(name, &mut |value, set| pair(name, value, set))?,
-                    None => disk.pairs(&mut pair)?,
+                    new.insert(row.labels.clone());
                 }
             }
         }
@@ -166,20 +257,6 @@ impl Reader {
         let has =
             |id: u32| windows.iter().any(|window| window.parts().any(|part| part.columns.contains_key(&id)));
         all.into_iter().filter(|id| has(*id)).collect()
-    }
-
-    fn on_disk(
-        &self,
-        cell: &Cell,
-        of: Generation,
-        matchers: &[Vec<Matcher>],
-    ) -> Result<RoaringBitmap, Error> {
-        let disk = self.disk(of, cell.id);
-        let mut all = RoaringBitmap::new();
-        for matchers in alternatives(matchers) {
-            all |= disk.select(matchers)?;
-        }
-        Ok(all)
     }
 
     /// Metadata of one family, or of all where it is empty, sorted by family; at most `limit` families (0: no bound).

@@ -9,8 +9,8 @@ use tricord_model::{SpanRecord, TraceId};
 use super::{Range, Reader};
 use crate::storage::Error;
 use crate::storage::flush::encode::sort_spans;
+use crate::storage::head::Mark;
 use crate::storage::head::part::Window;
-use crate::storage::keys::Generation;
 use crate::storage::store::Cell;
 
 fn milliseconds(start_ns: u64, end_ns: u64) -> (i64, i64) {
@@ -105,7 +105,7 @@ impl Reader {
     ) -> Result<(), Error> {
         let shard = self.read(cell)?;
         for of in self.generations(&shard, range, |mark| mark.spans > 0) {
-            windows.entry(of.window_ms).or_default().push(Source::Disk(cell, of));
+            windows.entry(of.0).or_default().push(Source::Disk(cell, of));
         }
         let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return Ok(()) };
         for (window_ms, window) in self.windows(&shard.windows, range) {
@@ -128,7 +128,7 @@ fn head_spans(window: &Window, tenant: u32) -> Vec<SpanRecord> {
 /// Where spans of a window are.
 enum Source<'a> {
     Head(Vec<SpanRecord>),
-    Disk(&'a Cell, Generation),
+    Disk(&'a Cell, (i64, Mark)),
 }
 
 /// The spans visited in a window that has several sources, by a hash of 64 bits of the whole span under a key of this

@@ -31,7 +31,7 @@ pub(super) fn encode_column(column: &Column, out: &mut Writer<'_>) {
     column.labels.encode(out);
     out.u8(u8::from(column.drop_name));
     out.u64(column.floats.len() as u64);
-    column.floats.iter().for_each(|value| out.f64(*value));
+    out.f64s(&column.floats);
     out.u64(column.histograms.len() as u64);
     for (step, histogram) in &column.histograms {
         out.u64(u64::from(*step));
@@ -43,7 +43,7 @@ pub(super) fn decode_column(input: &mut Reader<'_>) -> Result<Column, CodecError
     let labels = Labels::decode(input)?;
     let drop_name = input.u8()? != 0;
     let steps = input.count(8)?;
-    let floats = (0..steps).map(|_| input.f64()).collect::<Result<_, _>>()?;
+    let floats = input.f64s(steps)?;
     let count = input.count(8)?;
     let histograms = (0..count)
         .map(|_| Ok((input.u32()?, Arc::new(FloatHistogram::decode(input)?))))

@@ -37,6 +37,7 @@ pub struct ExactSum {
 }
 
 /// `a + b` as the rounded sum and its error.
+#[inline]
 pub(super) fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
     let b_part = sum - a;
@@ -45,6 +46,7 @@ pub(super) fn two_sum(a: f64, b: f64) -> (f64, f64) {
 }
 
 /// `a * b` as the rounded product and its error.
+#[inline]
 pub(super) fn two_product(a: f64, b: f64) -> (f64, f64) {
     let product = a * b;
     (product, a.mul_add(b, -product))
@@ -57,10 +59,12 @@ trait Expansion {
 }
 
 impl Expansion for SmallVec<[f64; 2]> {
+    #[inline]
     fn parts(&mut self) -> &mut [f64] {
         self
     }
 
+    #[inline]
     fn replace_tail(&mut self, kept: usize, last: f64) {
         self.truncate(kept);
         if last != 0.0 {
@@ -70,10 +74,12 @@ impl Expansion for SmallVec<[f64; 2]> {
 }
 
 impl Expansion for Vec<f64> {
+    #[inline]
     fn parts(&mut self) -> &mut [f64] {
         self
     }
 
+    #[inline]
     fn replace_tail(&mut self, kept: usize, last: f64) {
         self.truncate(kept);
         if last != 0.0 {
@@ -82,6 +88,7 @@ impl Expansion for Vec<f64> {
     }
 }
 
+#[inline]
 fn grow(expansion: &mut impl Expansion, mut value: f64) {
     let parts = expansion.parts();
     let mut kept = 0;
@@ -121,6 +128,7 @@ fn round(parts: &[f64]) -> f64 {
 
 impl ExactSum {
     /// Adds a float.
+    #[inline]
     pub fn add(&mut self, value: f64) {
         if !value.is_finite() {
             self.flags |= if value.is_nan() {
@@ -141,11 +149,13 @@ impl ExactSum {
     }
 
     /// Adds a float that is known to be far from overflow.
+    #[inline]
     pub(super) fn add_part(&mut self, value: f64) {
         self.flags |= OTHER * u8::from(value != 0.0);
         grow(&mut self.parts, value);
     }
 
+    #[inline]
     pub(super) fn parts(&self) -> &[f64] {
         &self.parts
     }

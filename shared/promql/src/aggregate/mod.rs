@@ -16,7 +16,7 @@ pub use finish::finish;
 pub(crate) use finish::finish_groups;
 pub use histograms::HistogramSum;
 pub use moments::Moments;
-pub use state::{GroupState, StateError};
+pub use state::{GroupState, MergedGroups, StateError};
 
 pub(crate) use select::keep_ranked;
 pub(crate) use state::{StepStates, group_labels, group_labels_of_value};

@@ -60,8 +60,11 @@ pub(crate) fn keep_ranked(op: AggregateOp, mut columns: Vec<Column>, params: &[f
             }
         }
         if op != AggregateOp::Limitk {
-            // The sort is stable, so that ties stay in the order of labels.
-            candidates.sort_by(|a, b| by_rank(op, a.1, b.1));
+            // Ties stay in the order of labels, which is that of the places.
+            let order = |a: &(usize, f64), b: &(usize, f64)| by_rank(op, a.1, b.1).then(a.0.cmp(&b.0));
+            if wanted > 0 && wanted < candidates.len() {
+                candidates.select_nth_unstable_by(wanted - 1, order);
+            }
         }
         candidates.iter().take(wanted).for_each(|(at, _)| chosen[*at][step] = true);
     }

@@ -1,5 +1,6 @@
 //! The state of one group: per step what has been folded so far.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tricord_model::codec::{CodecError, Reader, Writer};
@@ -129,6 +130,7 @@ impl StepStates {
     }
 
     /// Folds a float of a series that is not itself part of the result.
+    #[inline]
     pub(crate) fn fold_float(&mut self, op: AggregateOp, step: usize, value: f64) {
         match self {
             Self::Sum(sums) => {
@@ -140,6 +142,25 @@ impl StepStates {
             Self::Moments(moments) => moments[step].add(value),
             Self::Values(values) => values[step].push(value),
             Self::Series(_) => {}
+        }
+    }
+
+    /// Folds the floats of a series that is not itself part of the result.
+    pub(crate) fn fold_floats(&mut self, op: AggregateOp, floats: &[f64]) {
+        let present = || floats.iter().enumerate().filter(|(_, value)| !is_absent(**value));
+        match self {
+            Self::Sum(sums) => {
+                for (step, value) in present() {
+                    sums.floats[step].add(*value);
+                    sums.counts[step] += 1;
+                }
+            }
+            Self::Count(counts) => {
+                for (count, value) in counts.iter_mut().zip(floats) {
+                    *count += u64::from(!is_absent(*value));
+                }
+            }
+            _ => present().for_each(|(step, value)| self.fold_float(op, step, *value)),
         }
     }
 
@@ -244,14 +265,9 @@ impl GroupState {
         op: AggregateOp,
         parts: impl IntoIterator<Item = Vec<Self>>,
     ) -> Result<Vec<Self>, StateError> {
-        let mut groups: std::collections::BTreeMap<Labels, Self> = std::collections::BTreeMap::new();
-        for state in parts.into_iter().flatten() {
-            match groups.get_mut(&state.labels) {
-                Some(group) => group.merge(op, state)?,
-                None => drop(groups.insert(state.labels.clone(), state)),
-            }
-        }
-        Ok(groups.into_values().collect())
+        let mut merged = MergedGroups::of_distinct(op, vec![]);
+        parts.into_iter().try_for_each(|part| merged.add(part))?;
+        Ok(merged.finish())
     }
 
     /// Appends the state to a buffer.
@@ -281,7 +297,7 @@ impl GroupState {
             StepStates::Value(values) => {
                 out.u8(2);
                 out.u64(values.len() as u64);
-                values.iter().for_each(|value| out.f64(*value));
+                out.f64s(values);
             }
             StepStates::Moments(moments) => {
                 out.u8(3);
@@ -293,7 +309,7 @@ impl GroupState {
                 out.u64(values.len() as u64);
                 for values in values {
                     out.u64(values.len() as u64);
-                    values.iter().for_each(|value| out.f64(*value));
+                    out.f64s(values);
                 }
             }
             StepStates::Series(columns) => {
@@ -316,6 +332,43 @@ impl GroupState {
     }
 }
 
+/// Groups of parts of the series that come one after the other.
+#[derive(Debug)]
+pub struct MergedGroups {
+    op: AggregateOp,
+    groups: HashMap<Labels, GroupState, foldhash::fast::RandomState>,
+}
+
+impl MergedGroups {
+    /// Begins with the groups of one part, each of which has labels of its own.
+    #[must_use]
+    pub fn of_distinct(op: AggregateOp, groups: Vec<GroupState>) -> Self {
+        Self { op, groups: groups.into_iter().map(|group| (group.labels.clone(), group)).collect() }
+    }
+
+    /// Adds those of another part.
+    ///
+    /// # Errors
+    /// [`StateError`] where states belong to different aggregations or grids.
+    pub fn add(&mut self, part: Vec<GroupState>) -> Result<(), StateError> {
+        for state in part {
+            match self.groups.get_mut(&state.labels) {
+                Some(group) => group.merge(self.op, state)?,
+                None => drop(self.groups.insert(state.labels.clone(), state)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups, sorted by labels.
+    #[must_use]
+    pub fn finish(self) -> Vec<GroupState> {
+        let mut groups: Vec<GroupState> = self.groups.into_values().collect();
+        groups.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        groups
+    }
+}
+
 fn decode_steps(input: &mut Reader<'_>) -> Result<StepStates, CodecError> {
     let kind = input.u8()?;
     let steps = input.count(1)?;
@@ -335,13 +388,13 @@ fn decode_steps(input: &mut Reader<'_>) -> Result<StepStates, CodecError> {
             StepStates::Sum(Sums { floats, counts, histograms })
         }
         1 => StepStates::Count(each.map(|_| input.u64()).collect::<Result<_, _>>()?),
-        2 => StepStates::Value(each.map(|_| input.f64()).collect::<Result<_, _>>()?),
+        2 => StepStates::Value(input.f64s(steps)?),
         3 => StepStates::Moments(each.map(|_| Moments::decode(input)).collect::<Result<_, _>>()?),
         4 => {
             let mut values = Vec::with_capacity(steps);
             for _ in each {
                 let count = input.count(8)?;
-                values.push((0..count).map(|_| input.f64()).collect::<Result<_, _>>()?);
+                values.push(input.f64s(count)?);
             }
             StepStates::Values(values)
         }

@@ -88,6 +88,8 @@ impl PartialSpec {
     }
 }
 
+type Groups = HashMap<Labels, GroupState, foldhash::fast::RandomState>;
+
 impl Evaluator<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate, pos: Pos, grid: Grid) -> Result<QueryValue> {
         let param = match &aggregate.param {
@@ -115,7 +117,7 @@ impl Evaluator<'_> {
             return Ok(vec![]);
         }
         let columns = self.eval_columns(expr, grid)?;
-        let mut groups: HashMap<Labels, GroupState> = HashMap::new();
+        let mut groups = Groups::default();
         for column in columns {
             self.check_cancelled()?;
             match &spec.param {
@@ -136,13 +138,7 @@ impl Evaluator<'_> {
         Ok(groups)
     }
 
-    fn fold_column(
-        &mut self,
-        spec: &PartialSpec,
-        column: Column,
-        steps: usize,
-        groups: &mut HashMap<Labels, GroupState>,
-    ) {
+    fn fold_column(&mut self, spec: &PartialSpec, column: Column, steps: usize, groups: &mut Groups) {
         let labels = group_labels(&column.labels, &spec.grouping);
         let group =
             groups.entry(labels).or_insert_with_key(|labels| GroupState::new(labels.clone(), spec.op, steps));
@@ -156,9 +152,7 @@ impl Evaluator<'_> {
             return;
         }
         group.drop_name |= column.drop_name;
-        for (step, value) in column.floats.iter().enumerate().filter(|(_, value)| !is_absent(**value)) {
-            group.steps.fold_float(spec.op, step, *value);
-        }
+        group.steps.fold_floats(spec.op, &column.floats);
         for (step, histogram) in &column.histograms {
             if group.steps.fold_histogram(spec.op, *step as usize, histogram) {
                 group.note_histogram(column.labels.name());
@@ -231,13 +225,7 @@ impl Evaluator<'_> {
     }
 }
 
-fn fold_values(
-    spec: &PartialSpec,
-    label: &str,
-    column: &Column,
-    steps: usize,
-    groups: &mut HashMap<Labels, GroupState>,
-) {
+fn fold_values(spec: &PartialSpec, label: &str, column: &Column, steps: usize, groups: &mut Groups) {
     let mut fold = |step: usize, text: &str| {
         let labels = group_labels_of_value(&column.labels, &spec.grouping, label, text);
         let new = |labels: &Labels| GroupState::new(labels.clone(), spec.op, steps);

@@ -1,5 +1,6 @@
 //! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction`, over classic and native histograms.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use tricord_model::Labels;
@@ -32,13 +33,14 @@ struct Histograms {
 }
 
 impl Histograms {
-    /// The buckets of a classic histogram at a step.
-    fn buckets_at(&self, classic: &Classic, step: usize) -> Vec<ClassicBucket> {
+    /// Puts the buckets of a classic histogram at a step into `buckets`.
+    fn buckets_at(&self, classic: &Classic, step: usize, buckets: &mut Vec<ClassicBucket>) {
         let bucket = |(upper, at): &(f64, usize)| {
             let count = self.columns[*at].floats[step];
             (!is_absent(count)).then_some(ClassicBucket { upper: *upper, count })
         };
-        classic.buckets.iter().filter_map(bucket).collect()
+        buckets.clear();
+        buckets.extend(classic.buckets.iter().filter_map(bucket));
     }
 }
 
@@ -88,7 +90,7 @@ impl Evaluator<'_> {
 
     fn collect_histograms(&mut self, mut columns: Vec<Column>, pos: Pos, steps: usize) -> Histograms {
         let mut classic: Vec<Classic> = Vec::new();
-        let mut places: HashMap<Labels, usize> = HashMap::new();
+        let mut places: HashMap<Labels, usize, foldhash::fast::RandomState> = HashMap::default();
         for (at, column) in columns.iter().enumerate() {
             if column.floats.iter().all(|value| is_absent(*value)) {
                 continue;
@@ -105,6 +107,10 @@ impl Evaluator<'_> {
                 classic.push(Classic { labels, buckets: vec![] });
             }
             classic[place].buckets.push((upper, at));
+        }
+        // They are sorted again at each step, which is quick where they are in order already.
+        for classic in classic.iter_mut().filter(|of| !of.buckets.iter().any(|(upper, _)| upper.is_nan())) {
+            classic.buckets.sort_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal));
         }
         let native: Vec<(usize, Option<usize>)> = columns
             .iter()
@@ -188,10 +194,11 @@ impl Evaluator<'_> {
         grid: Grid,
         out: &mut Vec<Column>,
     ) {
+        let mut buckets = Vec::new();
         for classic in &input.classic {
             let mut column = self.result_column(&classic.labels, grid.steps());
             for step in 0..grid.steps() {
-                let mut buckets = input.buckets_at(classic, step);
+                input.buckets_at(classic, step, &mut buckets);
                 if buckets.is_empty() {
                     continue;
                 }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use smallvec::SmallVec;
 use tricord_model::{Labels, METRIC_NAME};
 
 use super::binary::{Cell, changes_schema, operate};
 use super::naming::is_metric_schema_label;
 use super::{DUPLICATE_LABELSET, EvalError, Evaluator, Result};
 use crate::ast::{Binary, BinaryOp, Cardinality, Matching, Pos};
+use crate::kernels::math::{compare, scalar_operator};
 use crate::value::{ABSENT, Column, is_absent};
 
 /// The labels by which a series is matched.
@@ -22,12 +24,18 @@ fn signature(labels: &Labels, matching: &Matching) -> Labels {
 /// The series of both sides that match one another.
 #[derive(Debug, Default)]
 struct Group {
-    lhs: Vec<usize>,
-    rhs: Vec<usize>,
+    lhs: Places,
+    rhs: Places,
 }
 
+/// Most groups have one series on each side.
+type Places = SmallVec<[usize; 1]>;
+
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 fn group(lhs: &[Column], rhs: &[Column], matching: &Matching) -> Vec<Group> {
-    let mut places: HashMap<Labels, usize> = HashMap::with_capacity(lhs.len());
+    let mut places: FastMap<Labels, usize> = FastMap::default();
+    places.reserve(lhs.len());
     let mut groups: Vec<Group> = Vec::with_capacity(lhs.len());
     for (columns, is_left) in [(lhs, true), (rhs, false)] {
         for (at, column) in columns.iter().enumerate() {
@@ -60,13 +68,13 @@ fn presence(columns: &[Column], steps: usize) -> Vec<bool> {
 /// Results by labels; each label set has at most one value per step.
 pub(super) struct Output {
     steps: usize,
-    places: HashMap<Labels, usize>,
+    places: FastMap<Labels, usize>,
     columns: Vec<Column>,
 }
 
 impl Output {
     pub(super) fn new(steps: usize) -> Self {
-        Self { steps, places: HashMap::new(), columns: vec![] }
+        Self { steps, places: FastMap::default(), columns: vec![] }
     }
 
     pub(super) fn place(&mut self, labels: &Labels, drop_name: bool) -> usize {
@@ -123,7 +131,7 @@ impl Evaluator<'_> {
         let matching = binary.matching.as_ref().unwrap_or(&default);
         let groups = group(&lhs, &rhs, matching);
         if binary.op.is_set() {
-            return set_operation(binary.op, &lhs, &rhs, &groups, steps);
+            return set_operation(binary.op, lhs, &rhs, &groups, steps);
         }
         let swapped = matching.card == Cardinality::OneToMany;
         // From here on the right side is the one of which each series of the left matches at most one.
@@ -134,10 +142,15 @@ impl Evaluator<'_> {
             .map(|step| if fills { in_many[step] || in_one[step] } else { in_many[step] && in_one[step] })
             .collect();
         let mut join =
-            Join { binary, matching, swapped, pos, output: Output::new(steps), results: HashMap::new() };
+            Join { binary, matching, swapped, pos, output: Output::new(steps), results: FastMap::default() };
         for group in &groups {
             self.check_cancelled()?;
             let (of_many, of_one) = if swapped { (&group.rhs, &group.lhs) } else { (&group.lhs, &group.rhs) };
+            if !fills
+                && join.whole_columns((many, of_many), (one, of_one), self.options.delayed_name_removal)?
+            {
+                continue;
+            }
             for (step, _) in active.iter().enumerate().filter(|(_, active)| **active) {
                 self.join_step(&mut join, (many, of_many), (one, of_one), step)?;
             }
@@ -160,7 +173,7 @@ impl Evaluator<'_> {
         }
         // As in Prometheus, `group_right` does not swap what fills: `fill_left` always fills the "many" side.
         let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
-        let mut matched: Vec<usize> = Vec::new();
+        let matched = &mut Places::new();
         for at in of_many.iter().filter(|at| has_value(&many[**at], step)) {
             let left = operand(many, *at, step);
             let filled;
@@ -172,13 +185,13 @@ impl Evaluator<'_> {
                 }
                 (None, None) => continue,
             };
-            self.join_pair(join, &left, &right, step, &mut matched)?;
+            self.join_pair(join, &left, &right, step, matched)?;
         }
         if let (Some(fill), Some(number), true) = (fill_many, single, matched.is_empty()) {
             let right = operand(one, number, step);
             let labels = match_labels(right.labels, matching);
             let left = Operand { number: FILLED, labels: &labels, cell: Cell::Float(fill) };
-            self.join_pair(join, &left, &right, step, &mut matched)?;
+            self.join_pair(join, &left, &right, step, matched)?;
         }
         Ok(())
     }
@@ -189,7 +202,7 @@ impl Evaluator<'_> {
         many: &Operand<'_>,
         one: &Operand<'_>,
         step: usize,
-        matched: &mut Vec<usize>,
+        matched: &mut Places,
     ) -> Result<()> {
         let binary = join.binary;
         let (lhs, rhs) = if join.swapped { (&one.cell, &many.cell) } else { (&many.cell, &one.cell) };
@@ -225,10 +238,55 @@ struct Join<'a> {
     pos: Pos,
     output: Output,
     /// The place of the result for each pair of series, by their numbers.
-    results: HashMap<(usize, usize), usize>,
+    results: FastMap<(usize, usize), usize>,
 }
 
 impl Join<'_> {
+    /// Joins the series of a group in one pass over the steps each; false, with nothing done, where a step must be
+    /// looked at by itself: for histograms, and where several series could yield one.
+    fn whole_columns(
+        &mut self,
+        (many, of_many): (&[Column], &[usize]),
+        (one, of_one): (&[Column], &[usize]),
+        delayed: bool,
+    ) -> Result<bool> {
+        let [at_one] = *of_one else { return Ok(of_one.is_empty()) };
+        let trims = matches!(self.binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
+        let ambiguous = self.matching.card == Cardinality::OneToOne && of_many.len() > 1;
+        let of_floats = |column: &Column| column.histograms.is_empty();
+        let one = &one[at_one];
+        if trims || ambiguous || !of_floats(one) || !of_many.iter().all(|at| of_floats(&many[*at])) {
+            return Ok(false);
+        }
+        let mut places: SmallVec<[(usize, usize); 4]> = SmallVec::new();
+        for at in of_many.iter().copied().filter(|at| overlap(&many[*at], one)) {
+            let left = Operand { number: at, labels: &many[at].labels, cell: Cell::Float(0.0) };
+            let right = Operand { number: at_one, labels: &one.labels, cell: Cell::Float(0.0) };
+            places.push((self.place(&left, &right, delayed), at));
+        }
+        places.sort_unstable();
+        if places.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Ok(false);
+        }
+        places.into_iter().try_for_each(|(place, at)| self.whole_column(place, &many[at], one)).map(|()| true)
+    }
+
+    fn whole_column(&mut self, place: usize, many: &Column, one: &Column) -> Result<()> {
+        let op = self.binary.op;
+        let (lhs, rhs) = if self.swapped { (one, many) } else { (many, one) };
+        let pairs = lhs.floats.iter().zip(&rhs.floats).enumerate();
+        for (step, (a, b)) in pairs.filter(|(_, (a, b))| !is_absent(**a) && !is_absent(**b)) {
+            let value = match (op.is_comparison(), self.binary.return_bool) {
+                (false, _) => scalar_operator(op, *a, *b),
+                (true, true) => f64::from(u8::from(compare(op, *a, *b))),
+                (true, false) if compare(op, *a, *b) => *a,
+                (true, false) => continue,
+            };
+            self.output.put(place, step, Cell::Float(value))?;
+        }
+        Ok(())
+    }
+
     fn place(&mut self, many: &Operand<'_>, one: &Operand<'_>, delayed: bool) -> usize {
         let key = (many.number, one.number);
         if let Some(place) = self.results.get(&key) {
@@ -256,6 +314,11 @@ impl Join<'_> {
         }
         builder.finish()
     }
+}
+
+/// Whether two series have floats at one step.
+fn overlap(left: &Column, right: &Column) -> bool {
+    left.floats.iter().zip(&right.floats).any(|(a, b)| !is_absent(*a) && !is_absent(*b))
 }
 
 fn operand(columns: &[Column], number: usize, step: usize) -> Operand<'_> {
@@ -295,7 +358,7 @@ fn default_matching(op: BinaryOp) -> Matching {
 
 fn set_operation(
     op: BinaryOp,
-    lhs: &[Column],
+    lhs: Vec<Column>,
     rhs: &[Column],
     groups: &[Group],
     steps: usize,
@@ -316,28 +379,27 @@ fn set_operation(
     }
     let masks: Vec<Vec<bool>> = groups
         .iter()
-        .map(|group| if op == BinaryOp::Or { of(lhs, &group.lhs) } else { of(rhs, &group.rhs) })
+        .map(|group| if op == BinaryOp::Or { of(&lhs, &group.lhs) } else { of(rhs, &group.rhs) })
         .collect();
     let mut kept: Vec<Column> = Vec::with_capacity(lhs.len());
-    for (column, group) in lhs.iter().zip(group_of_lhs) {
+    for (column, group) in lhs.into_iter().zip(group_of_lhs) {
         let mask = &masks[group];
         match op {
             BinaryOp::And => kept.push(masked(column, |step| mask[step])),
             BinaryOp::Unless => kept.push(masked(column, |step| !mask[step])),
-            _ => kept.push(column.clone()),
+            _ => kept.push(column),
         }
     }
     if op == BinaryOp::Or {
         for (column, group) in rhs.iter().zip(group_of_rhs) {
-            kept.push(masked(column, |step| !masks[group][step]));
+            kept.push(masked(column.clone(), |step| !masks[group][step]));
         }
     }
     kept.retain(|column| !column.is_empty());
     if op == BinaryOp::Or { join_sides(kept) } else { Ok(kept) }
 }
 
-fn masked(column: &Column, keep: impl Fn(usize) -> bool) -> Column {
-    let mut column = column.clone();
+fn masked(mut column: Column, keep: impl Fn(usize) -> bool) -> Column {
     for (step, value) in column.floats.iter_mut().enumerate() {
         if !keep(step) {
             *value = ABSENT;

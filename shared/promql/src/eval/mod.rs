@@ -35,7 +35,9 @@ pub use duration::{resolve_duration_ms, subquery_grid};
 pub use info::first_selector;
 pub use invariant::is_fixed;
 pub use naming::{drop_metric_schema, is_metric_schema_label};
-pub use result::{DUPLICATE_LABELSET, finish_names, has_order, merge_same_labels, require_unique_labels};
+pub use result::{
+    DUPLICATE_LABELSET, finish_columns, finish_names, has_order, merge_same_labels, require_unique_labels,
+};
 pub use tally::StepSamples;
 
 pub(crate) use invariant::depends_on_time;

@@ -12,6 +12,7 @@ use crate::ast::{Call, Expr, ExprKind, MatrixSelector, Pos, RangeMode};
 use crate::eval::duration::{at_ms, resolve_duration_ms};
 use crate::functions::Function;
 use crate::histogram::sample_weight;
+use crate::kernels::sliding::Sliding;
 use crate::kernels::{self, KernelContext, Out, Window, extended};
 use crate::value::{ABSENT, Column, Grid, QueryValue};
 
@@ -62,6 +63,12 @@ impl RangeSeries {
         series
     }
 
+    /// How many samples the series counts for.
+    fn held(&self) -> u64 {
+        let histograms = self.histograms.values.iter().map(|histogram| sample_weight(histogram));
+        self.floats.t_ms.len() as u64 + histograms.sum::<u64>()
+    }
+
     /// The samples in order of time.
     pub(super) fn into_points(self) -> Points {
         let mut samples: Vec<Sample> =
@@ -96,6 +103,7 @@ struct RangeSpec {
 
 impl RangeSpec {
     /// The samples that the window of a step holds: after the first time, up to the second.
+    #[inline]
     fn bounds(&self, grid: Grid, step: usize) -> (i64, i64) {
         let end = self.reference.time(grid, step);
         let start = end.saturating_sub(self.range_ms);
@@ -117,6 +125,7 @@ struct Slide {
 }
 
 impl Slide {
+    #[inline]
     fn advance(&mut self, t_ms: &[i64], after: i64, until: i64) {
         while self.to < t_ms.len() && t_ms[self.to] <= until {
             self.to += 1;
@@ -126,11 +135,13 @@ impl Slide {
         }
     }
 
+    #[inline]
     fn of<'a, T>(&self, values: &'a [T]) -> &'a [T] {
         if values.is_empty() { values } else { &values[self.from..self.to] }
     }
 }
 
+#[inline]
 fn window<'a>(series: &'a RangeSeries, floats: Slide, histograms: Slide) -> Window<'a> {
     Window {
         t_ms: floats.of(&series.floats.t_ms),
@@ -140,6 +151,11 @@ fn window<'a>(series: &'a RangeSeries, floats: Slide, histograms: Slide) -> Wind
         histograms: histograms.of(&series.histograms.values),
         histogram_start_ms: histograms.of(&series.histograms.start_ms),
     }
+}
+
+fn whole(series: &RangeSeries) -> Window<'_> {
+    let all = |len| Slide { from: 0, to: len };
+    window(series, all(series.floats.t_ms.len()), all(series.histograms.t_ms.len()))
 }
 
 impl Evaluator<'_> {
@@ -211,9 +227,12 @@ impl Evaluator<'_> {
         self.check_cells(series.len(), grid.steps())?;
         let mut columns = Vec::with_capacity(series.len());
         let mut scratch = Vec::new();
+        // What was read is held until its series is done.
+        self.charge(series.iter().map(RangeSeries::held).sum())?;
         for series in series {
             self.check_cancelled()?;
             let column = self.slide(call, arg, pos, &series, spec, grid, &scalars, &mut scratch)?;
+            self.live -= series.held();
             if !column.is_empty() {
                 self.charge(super::held_by(&column))?;
                 columns.push(column);
@@ -302,6 +321,8 @@ impl Evaluator<'_> {
         let mut column = Column { labels, drop_name, floats: vec![ABSENT; steps], histograms: vec![] };
         let (mut floats, mut histograms) = (Slide::default(), Slide::default());
         let name = series.labels.name();
+        let whole = whole(series);
+        let (mut sliding, mut looked) = (None, false);
         for step in 0..steps {
             let (after, until) = spec.bounds(grid, step);
             floats.advance(&series.floats.t_ms, after, until);
@@ -327,7 +348,15 @@ impl Evaluator<'_> {
                 notes: &mut self.notes,
                 scratch: &mut *scratch,
             };
-            match kernels::apply(&mut context, &window)? {
+            if !looked {
+                sliding = Sliding::new(&context, &whole);
+                looked = true;
+            }
+            let value = match &mut sliding {
+                Some(sliding) => sliding.value(&mut context, &window, floats.from, whole.floats),
+                None => kernels::apply(&mut context, &window)?,
+            };
+            match value {
                 Some(Out::Float(value)) => column.floats[step] = value,
                 Some(Out::Histogram(histogram)) => column.histograms.push((step as u32, Arc::new(histogram))),
                 Some(Out::Shared(histogram)) => column.histograms.push((step as u32, histogram)),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tricord_model::Labels;
 
 use super::naming::drop_metric_schema;
-use super::{EvalError, Result};
+use super::{EvalError, EvalOptions, EvalStats, Result};
 use crate::ast::{AggregateOp, Expr, ExprKind};
 use crate::functions::Function;
 use crate::value::{Column, Grid, QueryValue, is_absent};
@@ -22,7 +22,12 @@ fn duplicate() -> EvalError {
 /// # Errors
 /// [`EvalError::Execution`] with [`DUPLICATE_LABELSET`].
 pub fn require_unique_labels(columns: &[Column]) -> std::result::Result<(), EvalError> {
-    let mut seen = std::collections::HashSet::with_capacity(columns.len());
+    // What comes from a store or from another node is sorted.
+    if columns.is_sorted_by(|a, b| a.labels < b.labels) {
+        return Ok(());
+    }
+    let hasher = foldhash::fast::RandomState::default();
+    let mut seen = std::collections::HashSet::with_capacity_and_hasher(columns.len(), hasher);
     if columns.iter().all(|column| seen.insert(&column.labels)) { Ok(()) } else { Err(duplicate()) }
 }
 
@@ -89,6 +94,25 @@ pub(super) fn finish_part(columns: Vec<Column>, delayed: bool) -> Result<Vec<Col
     }
     columns.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(columns)
+}
+
+/// The end of a query whose columns were all computed elsewhere, so that nothing is left to evaluate: what
+/// [`super::evaluate`] makes of a `Remote` leaf alone, without a copy of the columns.
+///
+/// # Errors
+/// [`EvalError`] where two series have one label set, or there are more values than may be held.
+pub fn finish_columns(
+    columns: Vec<Column>,
+    expr: &Expr,
+    grid: Grid,
+    options: &EvalOptions,
+) -> std::result::Result<(QueryValue, EvalStats), EvalError> {
+    let peak_samples = columns.iter().map(super::held_by).sum();
+    if peak_samples > options.max_samples {
+        return Err(EvalError::TooManySamples("query execution"));
+    }
+    let value = finish(QueryValue::Vector(columns), expr, grid, options.delayed_name_removal)?;
+    Ok((value, EvalStats { peak_samples, ..EvalStats::default() }))
 }
 
 pub(super) fn finish(value: QueryValue, expr: &Expr, grid: Grid, delayed: bool) -> Result<QueryValue> {

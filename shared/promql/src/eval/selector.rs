@@ -18,6 +18,7 @@ pub(super) struct Reference {
 }
 
 impl Reference {
+    #[inline]
     pub(super) fn time(&self, grid: Grid, step: usize) -> i64 {
         self.at_ms.unwrap_or_else(|| grid.time(step)).saturating_sub(self.offset_ms)
     }
@@ -92,8 +93,11 @@ impl Evaluator<'_> {
         let series = self.select(&selector.matchers, first.saturating_sub(self.options.lookback_ms), last)?;
         self.check_cells(series.len(), grid.steps())?;
         let mut columns = Vec::with_capacity(series.len());
+        // What was read is held until its series is done.
+        self.charge(series.iter().map(|(_, points)| points.len() as u64).sum())?;
         for (labels, points) in series {
             self.check_cancelled()?;
+            self.live -= points.len() as u64;
             let mut column = self.latest(labels, &points, reference, grid, facet);
             column.drop_name = false;
             if !column.is_empty() {

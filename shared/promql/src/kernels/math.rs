@@ -63,6 +63,7 @@ fn date(function: Function) -> Option<fn(f64) -> f64> {
 }
 
 /// An arithmetic operator, or a comparison as 0 or 1.
+#[inline]
 pub(crate) fn scalar_operator(op: BinaryOp, a: f64, b: f64) -> f64 {
     match op {
         BinaryOp::Add => a + b,
@@ -77,6 +78,7 @@ pub(crate) fn scalar_operator(op: BinaryOp, a: f64, b: f64) -> f64 {
 }
 
 /// A comparison; false for other operators.
+#[inline]
 pub(crate) fn compare(op: BinaryOp, a: f64, b: f64) -> bool {
     match op {
         BinaryOp::Eql => a == b,

@@ -9,6 +9,7 @@ pub(crate) mod over_time;
 pub(crate) mod quantile;
 pub(crate) mod rate;
 pub(crate) mod regression;
+pub(crate) mod sliding;
 pub(crate) mod summation;
 
 use std::sync::Arc;
@@ -34,11 +35,13 @@ pub(crate) struct Window<'a> {
 }
 
 impl Window<'_> {
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.floats.is_empty() && self.histograms.is_empty()
     }
 
     /// Whether there are both floats and histograms.
+    #[inline]
     pub(crate) fn is_mixed(&self) -> bool {
         !self.floats.is_empty() && !self.histograms.is_empty()
     }
@@ -75,6 +78,7 @@ impl KernelContext<'_> {
         None
     }
 
+    #[inline]
     pub(crate) fn range_seconds(&self) -> f64 {
         self.range_ms as f64 / 1000.0
     }

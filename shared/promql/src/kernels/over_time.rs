@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::quantile::quantile_sorted;
 use super::summation::Compensated;
 use super::{KernelContext, Out, Window};
 use crate::aggregate::HistogramSum;
@@ -179,8 +178,7 @@ pub(crate) fn median_absolute_deviation(context: &mut KernelContext<'_>, window:
     context.scratch.extend_from_slice(window.floats);
     let median = super::quantile::quantile(0.5, context.scratch);
     context.scratch.iter_mut().for_each(|value| *value = (*value - median).abs());
-    context.scratch.sort_by(f64::total_cmp);
-    Some(Out::Float(quantile_sorted(0.5, context.scratch)))
+    Some(Out::Float(super::quantile::quantile(0.5, context.scratch)))
 }
 
 #[cfg(test)]

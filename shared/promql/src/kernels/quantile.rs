@@ -1,16 +1,10 @@
 //! Quantiles of values, and of classic histograms.
 
-/// The quantile of values, which are sorted on the way; NaN sorts first.
-pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(|a, b| match (a.is_nan(), b.is_nan()) {
-        (false, false) => a.total_cmp(b),
-        (a, b) => b.cmp(&a),
-    });
-    quantile_sorted(q, values)
-}
+use std::cmp::Ordering;
 
-/// The quantile of sorted values, interpolated linearly between neighbours.
-pub(crate) fn quantile_sorted(q: f64, values: &[f64]) -> f64 {
+/// The quantile of values, interpolated linearly between neighbours; NaN sorts first. The values are put into another
+/// order on the way.
+pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
     }
@@ -23,9 +17,19 @@ pub(crate) fn quantile_sorted(q: f64, values: &[f64]) -> f64 {
     let last = values.len() - 1;
     let rank = q * last as f64;
     let lower = (rank.floor() as usize).min(last);
-    let upper = (lower + 1).min(last);
     let weight = rank - rank.floor();
-    values[lower] * (1.0 - weight) + values[upper] * weight
+    // Two neighbours of the sorted values are wanted, not all of them sorted.
+    let (_, below, above) = values.select_nth_unstable_by(lower, by_value);
+    let below = *below;
+    let above = above.iter().copied().min_by(by_value).unwrap_or(below);
+    below * (1.0 - weight) + above * weight
+}
+
+fn by_value(a: &f64, b: &f64) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (false, false) => a.total_cmp(b),
+        (a, b) => b.cmp(&a),
+    }
 }
 
 /// A bucket of a classic histogram.
@@ -209,6 +213,8 @@ mod tests {
         assert_eq!(bucket_quantile(0.75, &mut classic), (1.5, None));
         assert!(bucket_quantile(0.5, &mut buckets(&[(1.0, 2.0)])).0.is_nan());
         assert_eq!(quantile(0.5, &mut [3.0, 1.0, 2.0, f64::NAN]), 1.5);
+        assert_eq!((quantile(0.0, &mut [3.0, 1.0]), quantile(1.0, &mut [3.0, 1.0])), (1.0, 3.0));
+        assert!(quantile(0.1, &mut [3.0, 1.0, f64::NAN]).is_nan());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::eval::notes::HistogramOp;
 use crate::histogram::{self, Combined};
 
 /// Whether a start timestamp tells that the counter began anew between two samples.
+#[inline]
 pub(crate) fn is_start_reset(previous_start: i64, previous_t: i64, start: i64, t: i64) -> bool {
     if start == 0 || start >= t || start < previous_t {
         return false;
@@ -26,14 +27,17 @@ fn overlaps(previous_start: i64, previous_t: i64, start: i64) -> bool {
 }
 
 /// Start timestamps, where they are used and known.
-fn starts<'a>(context: &KernelContext<'_>, start_ms: &'a [i64]) -> &'a [i64] {
+#[inline]
+pub(super) fn starts<'a>(context: &KernelContext<'_>, start_ms: &'a [i64]) -> &'a [i64] {
     if context.start_timestamps { start_ms } else { &[] }
 }
 
+#[inline]
 fn reset_at(starts: &[i64], t_ms: &[i64], at: usize) -> bool {
     at < starts.len() && is_start_reset(starts[at - 1], t_ms[at - 1], starts[at], t_ms[at])
 }
 
+#[inline]
 fn note_overlap(context: &mut KernelContext<'_>, starts: &[i64], t_ms: &[i64]) {
     let found = (1..starts.len()).any(|at| overlaps(starts[at - 1], t_ms[at - 1], starts[at]));
     if found {
@@ -62,14 +66,31 @@ pub(crate) fn extrapolated(
     }
     let (t_ms, values) = (window.t_ms, window.floats);
     let starts = starts(context, window.start_ms);
+    let resets = (1..values.len()).filter(|at| is_reset(t_ms, values, starts, *at));
+    extrapolated_floats(context, window, is_counter, is_rate, resets)
+}
+
+/// Whether a counter began anew right before a sample.
+#[inline]
+pub(super) fn is_reset(t_ms: &[i64], values: &[f64], starts: &[i64], at: usize) -> bool {
+    values[at] < values[at - 1] || reset_at(starts, t_ms, at)
+}
+
+/// `rate`, `increase` and `delta` of a window of floats; `resets` are the places where the counter began anew.
+#[inline]
+pub(super) fn extrapolated_floats(
+    context: &mut KernelContext<'_>,
+    window: &Window<'_>,
+    is_counter: bool,
+    is_rate: bool,
+    resets: impl Iterator<Item = usize>,
+) -> Option<Out> {
+    let (t_ms, values) = (window.t_ms, window.floats);
+    let starts = starts(context, window.start_ms);
     let mut difference = values[values.len() - 1] - values[0];
     if is_counter {
         note_overlap(context, starts, t_ms);
-        for at in 1..values.len() {
-            if values[at] < values[at - 1] || reset_at(starts, t_ms, at) {
-                difference += values[at - 1];
-            }
-        }
+        resets.for_each(|at| difference += values[at - 1]);
     }
     let first_start = starts.first().copied().filter(|_| is_counter);
     let span = Span::new(context, t_ms, first_start);
@@ -124,6 +145,7 @@ struct Span {
 }
 
 impl Span {
+    #[inline]
     fn new(context: &KernelContext<'_>, t_ms: &[i64], first_start: Option<i64>) -> Self {
         let (first, last) = (t_ms[0], t_ms[t_ms.len() - 1]);
         let seconds = |ms: i64| ms as f64 / 1000.0;
@@ -150,6 +172,7 @@ impl Span {
 
     /// What the difference is multiplied with: the series is taken to go on to the range's borders where they are
     /// near, by half a sample distance where they are far, and a counter never below zero.
+    #[inline]
     fn factor(
         &self,
         context: &KernelContext<'_>,

@@ -8,6 +8,7 @@ pub(crate) struct Compensated {
 }
 
 impl Compensated {
+    #[inline]
     pub(crate) fn add(&mut self, value: f64) {
         let total = self.sum + value;
         if total.is_infinite() {

@@ -1,0 +1,212 @@
+//! What reading keeps in memory of the generations on disk, which never change once they are written: inflated blocks,
+//! which series a query chose, and the names and values of labels. RocksDB's own cache holds the blocks as stored.
+//!
+//! A key is a hash of what is asked for and of the generation as the shard's mark describes it, so that a number that is
+//! ever given twice is not taken for the same generation.
+
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tricord_model::Labels;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::block::values::Block;
+
+/// A series that a query chose in a generation.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) fingerprint: u128,
+    pub(crate) labels: Labels,
+    pub(crate) block: u32,
+    pub(crate) slot: u32,
+}
+
+/// Times of samples, in the columns of a block.
+pub(crate) type Times = Vec<Vec<i64>>;
+
+#[derive(Clone)]
+enum Item {
+    Block(Arc<Block>),
+    Times(Arc<Times>),
+    Rows(Arc<Vec<Row>>),
+    Texts(Arc<Vec<String>>),
+}
+
+/// What an item costs beside its content, in bytes.
+const OVERHEAD: u64 = 96;
+/// What a row takes: mostly labels, which rows of other generations may share.
+const ROW_BYTES: u64 = 256;
+/// No item may take more than this part of the cache.
+const LARGEST_PART: u64 = 64;
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<u128, Item> for Bytes {
+    fn weight(&self, _key: &u128, item: &Item) -> u64 {
+        OVERHEAD
+            + match item {
+                Item::Block(block) => block.bytes() as u64,
+                Item::Times(columns) => columns.iter().map(|column| 24 + column.len() as u64 * 8).sum(),
+                Item::Rows(rows) => rows.len() as u64 * ROW_BYTES,
+                Item::Texts(texts) => texts.iter().map(|text| 24 + text.len() as u64).sum(),
+            }
+    }
+}
+
+/// The cache of a data node, bounded in bytes.
+pub(crate) struct ReadCache {
+    items: Cache<u128, Item, Bytes>,
+    largest: u64,
+}
+
+/// What kind of item a key is for.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Block = 1,
+    Times = 2,
+    Rows = 3,
+    Texts = 4,
+}
+
+/// Puts a key together.
+pub(crate) struct Key(Xxh3);
+
+impl Key {
+    pub(crate) fn new(kind: Kind) -> Self {
+        let mut hash = Xxh3::new();
+        hash.update(&[kind as u8]);
+        Self(hash)
+    }
+
+    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    pub(crate) fn number(mut self, number: u64) -> Self {
+        self.0.update(&number.to_le_bytes());
+        self
+    }
+
+    pub(crate) fn finish(&self) -> u128 {
+        self.0.digest128()
+    }
+}
+
+impl ReadCache {
+    /// A cache of so many bytes; 0 keeps nothing.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let bytes = bytes as u64;
+        let items = (bytes / 8192).max(64) as usize;
+        Self { items: Cache::with_weighter(items, bytes, Bytes), largest: bytes / LARGEST_PART }
+    }
+
+    fn put(&self, key: u128, item: Item) {
+        if Bytes.weight(&key, &item) <= self.largest {
+            self.items.insert(key, item);
+        }
+    }
+
+    /// A block of values.
+    pub(crate) fn block<E>(
+        &self,
+        key: u128,
+        read: impl FnOnce() -> Result<Block, E>,
+    ) -> Result<Arc<Block>, E> {
+        if let Some(Item::Block(block)) = self.items.get(&key) {
+            return Ok(block);
+        }
+        let block = Arc::new(read()?);
+        self.put(key, Item::Block(Arc::clone(&block)));
+        Ok(block)
+    }
+
+    /// A block of times.
+    pub(crate) fn times<E>(
+        &self,
+        key: u128,
+        read: impl FnOnce() -> Result<Times, E>,
+    ) -> Result<Arc<Times>, E> {
+        if let Some(Item::Times(times)) = self.items.get(&key) {
+            return Ok(times);
+        }
+        let times = Arc::new(read()?);
+        self.put(key, Item::Times(Arc::clone(&times)));
+        Ok(times)
+    }
+
+    /// The series of a generation that satisfy some matchers.
+    pub(crate) fn rows<E>(
+        &self,
+        key: u128,
+        read: impl FnOnce() -> Result<Vec<Row>, E>,
+    ) -> Result<Arc<Vec<Row>>, E> {
+        if let Some(Item::Rows(rows)) = self.items.get(&key) {
+            return Ok(rows);
+        }
+        let rows = Arc::new(read()?);
+        self.put(key, Item::Rows(Arc::clone(&rows)));
+        Ok(rows)
+    }
+
+    /// Names or values of labels.
+    pub(crate) fn texts<E>(
+        &self,
+        key: u128,
+        read: impl FnOnce() -> Result<Vec<String>, E>,
+    ) -> Result<Arc<Vec<String>>, E> {
+        if let Some(Item::Texts(texts)) = self.items.get(&key) {
+            return Ok(texts);
+        }
+        let texts = Arc::new(read()?);
+        self.put(key, Item::Texts(Arc::clone(&texts)));
+        Ok(texts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(cache: &ReadCache, key: u128, text: &str) -> Arc<Vec<String>> {
+        cache.texts(key, || Ok::<_, ()>(vec![text.to_owned()])).unwrap()
+    }
+
+    #[test]
+    fn what_was_read_is_kept_until_the_bound() {
+        let cache = ReadCache::new(64 << 10);
+        let key = |n: u64| Key::new(Kind::Texts).number(n).finish();
+        assert_eq!(*texts(&cache, key(0), "a"), ["a"]);
+        assert_eq!(*texts(&cache, key(0), "b"), ["a"], "it is not read again");
+        for n in 1..10_000 {
+            texts(&cache, key(n), &"x".repeat(200));
+        }
+        assert!(cache.items.weight() <= 64 << 10);
+        let large = "y".repeat(4 << 10);
+        texts(&cache, key(1 << 40), &large);
+        assert_eq!(*texts(&cache, key(1 << 40), "z"), ["z"], "what would push much out is not kept");
+    }
+
+    #[test]
+    fn a_cache_of_nothing_reads_every_time() {
+        let cache = ReadCache::new(0);
+        assert_eq!(*texts(&cache, 1, "a"), ["a"]);
+        assert_eq!(*texts(&cache, 1, "b"), ["b"]);
+    }
+
+    #[test]
+    fn keys_tell_kinds_and_boundaries_apart() {
+        let keys = [
+            Key::new(Kind::Rows).bytes(b"ab").bytes(b"c").finish(),
+            Key::new(Kind::Rows).bytes(b"a").bytes(b"bc").finish(),
+            Key::new(Kind::Texts).bytes(b"ab").bytes(b"c").finish(),
+            Key::new(Kind::Rows).bytes(b"ab").bytes(b"c").number(0).finish(),
+        ];
+        let distinct: std::collections::HashSet<u128> = keys.into_iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+    }
+}
