@@ -11,7 +11,7 @@ mod layering;
 mod otel_sdk;
 mod own_telemetry;
 mod prometheus_api;
-mod remote_read;
 mod promql_cases;
+mod remote_read;
 mod single_process;
 mod starting;

@@ -145,7 +145,11 @@ impl Engine {
             raw: vec![],
             stats: FragmentStats::default(),
             evaluation: EvalStats::default(),
-            timings: Timings { queued: entered - arrived, scattered: entered.elapsed(), ..Timings::default() },
+            timings: Timings {
+                queued: entered - arrived,
+                scattered: entered.elapsed(),
+                ..Timings::default()
+            },
             plan,
         };
         for one in &mut scattered {

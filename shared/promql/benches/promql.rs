@@ -3,6 +3,8 @@
 //! `make bench-promql` runs all of it; `make bench-promql ARGS=range/1000` a part. Reading is part of the time, as the
 //! engine is given samples of its own to hold; what a data node adds to that is not.
 
+#![expect(missing_docs, reason = "criterion_group makes a public function without documentation")]
+
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use tricord_model::{Labels, Matcher, Points};
 
-pub use crate::histogram::set_reset_hints;
+pub use crate::histogram::{set_reset_hints, stored_reset_hint};
 
 /// A request for raw samples.
 #[derive(Clone, Debug)]

@@ -242,11 +242,6 @@ fn within(times: &[i64], range: Range) -> usize {
     times.len() - times.partition_point(|t_ms| *t_ms < range.from_ms)
 }
 
-/// How many of ascending times lie in a range or after it.
-fn within(times: &[i64], range: Range) -> usize {
-    times.len() - times.partition_point(|t_ms| *t_ms < range.from_ms)
-}
-
 /// The alternatives, or one that matches everything where there are none.
 pub(super) fn alternatives(matchers: &[Vec<Matcher>]) -> impl Iterator<Item = &[Matcher]> {
     const ALL: &[Matcher] = &[];

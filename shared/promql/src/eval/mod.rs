@@ -41,8 +41,8 @@ pub use result::{
 pub use tally::StepSamples;
 
 pub(crate) use invariant::depends_on_time;
-use tally::Tally;
 pub use notes::Notes;
+use tally::Tally;
 
 /// What an evaluation may use, and the query that it belongs to.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use super::compare::detect_reset;
 
 /// The hint with which a store keeps a histogram, given the sample right before it in the series where that is a
 /// histogram: no reset is certain within a run of equal layout, anything else is unknown, as in Prometheus' chunks.
-fn stored_reset_hint(previous: Option<&FloatHistogram>, current: &FloatHistogram) -> CounterResetHint {
+pub fn stored_reset_hint(previous: Option<&FloatHistogram>, current: &FloatHistogram) -> CounterResetHint {
     if current.counter_reset_hint == CounterResetHint::Gauge {
         return CounterResetHint::Gauge;
     }
