@@ -9,6 +9,6 @@ mod hostile;
 mod layering;
 mod otel_sdk;
 mod own_telemetry;
+mod promql_cases;
 mod single_process;
 mod starting;
-mod upstream_cases;

@@ -6,7 +6,10 @@ use anyhow::{Context, Result, bail};
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
 
+use tricord_model::{Labels, Points};
+
 use crate::remote_write::{RemoteSeries, remote_write_body};
+use crate::remote_write_v2::remote_write_v2_body;
 
 /// A client for `host:port`, for one tenant.
 #[derive(Clone, Debug)]
@@ -144,6 +147,30 @@ impl Client {
             ("X-Prometheus-Remote-Write-Version", "0.1.0"),
         ];
         self.post("/api/v1/write", &headers, remote_write_body(series)?).await?.success().map(|_| ())
+    }
+
+    /// Writes series by remote write 2.0, with native histograms and start timestamps, and waits for the
+    /// acknowledgement.
+    ///
+    /// # Errors
+    /// When it is not acknowledged, or the answer's headers do not count every sample as written.
+    pub async fn remote_write_v2(&self, series: &[(Labels, Points)]) -> Result<()> {
+        let headers = [
+            (CONTENT_TYPE.as_str(), "application/x-protobuf;proto=io.prometheus.write.v2.Request"),
+            ("Content-Encoding", "snappy"),
+            ("X-Prometheus-Remote-Write-Version", "2.0.0"),
+        ];
+        let answer = self.post("/api/v1/write", &headers, remote_write_v2_body(series)?).await?.success()?;
+        let all: usize = series.iter().map(|(_, points)| points.len()).sum();
+        let histograms: usize = series.iter().map(|(_, points)| points.histograms.len()).sum();
+        for (kind, sent) in [("Samples", all - histograms), ("Histograms", histograms)] {
+            let name = format!("X-Prometheus-Remote-Write-{kind}-Written");
+            let written = answer.headers.get(&name).and_then(|value| value.to_str().ok());
+            if written != Some(&sent.to_string()) {
+                bail!("{sent} were sent, {name} says {written:?}");
+            }
+        }
+        Ok(())
     }
 
     /// The `data` of an API answer.

@@ -9,6 +9,7 @@ mod cluster;
 mod ports;
 mod process;
 mod remote_write;
+mod remote_write_v2;
 mod single;
 mod wait;
 
@@ -17,5 +18,6 @@ pub use cluster::{LocalCluster, Member, Shape};
 pub use ports::{free_base_port, free_ports};
 pub use process::Process;
 pub use remote_write::{RemoteSeries, remote_write_body};
+pub use remote_write_v2::remote_write_v2_body;
 pub use single::{Single, SingleBuilder};
 pub use wait::{START_LIMIT, eventually};
