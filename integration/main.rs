@@ -13,6 +13,5 @@ mod own_telemetry;
 mod prometheus_api;
 mod promql_cases;
 mod remote_read;
-mod promql_cases;
 mod single_process;
 mod starting;
