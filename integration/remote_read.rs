@@ -222,8 +222,11 @@ async fn a_prometheus_reads_through_it() -> Result<()> {
     Ok(())
 }
 
-fn of_series(frames: &[Frame], name: &str) -> Vec<(Vec<(String, String)>, Vec<(i64, i64, i32, Vec<u8>)>)> {
-    let mut all: Vec<(Vec<(String, String)>, Vec<_>)> = Vec::new();
+/// A series' labels with its chunks: first time, last time, encoding and bytes of each.
+type ChunkedSeries = (Vec<(String, String)>, Vec<(i64, i64, i32, Vec<u8>)>);
+
+fn of_series(frames: &[Frame], name: &str) -> Vec<ChunkedSeries> {
+    let mut all: Vec<ChunkedSeries> = Vec::new();
     for frame in frames.iter().filter(|frame| frame.labels.iter().any(|(_, value)| value == name)) {
         let chunks = frame.chunks.iter().map(|c| (c.min_ms, c.max_ms, c.encoding, c.data.clone()));
         match all.last_mut().filter(|(labels, _)| *labels == frame.labels) {

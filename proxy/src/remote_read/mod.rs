@@ -224,14 +224,17 @@ pub(crate) async fn chunks(
             // The reader has gone: what runs for it is dropped, and so cancelled.
             () = sender.closed() => Err(gone()),
         };
-        reading.count(result.as_ref().map(|()| ()));
+        reading.count(result.as_ref().copied());
         if let Err(error) = result {
             tracing::debug!(%error, "a remote read broke off");
             // Nobody may be there to hear it.
             let _ = sender.try_send(Err(error));
             return;
         }
-        let _ = sender.send(Ok(Bytes::new())).await;
+        // A reader that takes its time over the last piece holds no turn.
+        let patience = reading.proxy.settings().query_timeout;
+        drop(reading);
+        let _ = tokio::time::timeout(patience, sender.send(Ok(Bytes::new()))).await;
     });
     Ok(body(receiver))
 }
