@@ -100,10 +100,13 @@ impl Evaluator<'_> {
         grid: Grid,
     ) -> Result<Vec<GroupState>> {
         let steps = grid.steps();
-        if !self.check_param(spec, steps)? {
+        // What is aggregated may fail though nothing of it is kept; a label is looked at before.
+        let label = matches!(spec.param, AggregateParam::Label(_));
+        let wanted = !label || self.check_param(spec, steps)?;
+        let columns = self.eval_columns(expr, grid)?;
+        if !wanted || (!label && !self.check_param(spec, steps)?) {
             return Ok(vec![]);
         }
-        let columns = self.eval_columns(expr, grid)?;
         let mut groups: HashMap<Labels, GroupState> = HashMap::new();
         for column in columns {
             self.check_cancelled()?;
