@@ -1,5 +1,7 @@
 //! Differences that the versions explain: Debian's Prometheus is 2.42, and Tricord answers as 3.14 does.
 
+use std::collections::BTreeSet;
+
 use tricord_promql::ast::{AggregateOp, BinaryOp, Expr, ExprKind};
 use tricord_promql::functions::Function;
 
@@ -37,6 +39,17 @@ impl Asked<'_> {
     fn reads_native_histograms(&self) -> bool {
         let selectors = self.expr.map(Expr::selectors).unwrap_or_default();
         selectors.iter().any(|s| s.matchers.iter().filter(|m| m.name == "__name__").all(|m| m.matches("n0")))
+    }
+
+    /// Whether the answers hold the same series, whatever their values.
+    fn same_series(&self) -> bool {
+        let labels = |answer: &Answer| match answer {
+            Answer::Series(_, series) => {
+                Some(series.iter().map(|(labels, _)| labels.clone()).collect::<BTreeSet<_>>())
+            }
+            _ => None,
+        };
+        labels(self.ours).is_some() && labels(self.ours) == labels(self.theirs)
     }
 
     /// Whether both refuse, with texts that hold these.
@@ -166,6 +179,43 @@ pub(super) const KNOWN: &[Known] = &[
             let functions = [Function::LabelReplace, Function::LabelJoin];
             asked.reads_native_histograms() && functions.iter().any(|func| asked.has_function(*func))
         },
+    },
+    Known {
+        name: "extrapolation of rates",
+        since: "2.51.0",
+        note: "#13725: constrain extrapolation in rate() to half of sample interval",
+        explains: |asked| {
+            let rates = [Function::Rate, Function::Increase, Function::Delta];
+            asked.same_series() && rates.iter().any(|rate| asked.has_function(*rate))
+        },
+    },
+    Known {
+        name: "patterns in errors",
+        since: "2.52.0",
+        note: "#13461: patterns are parsed before they are anchored, so errors show them without the anchors",
+        explains: |asked| asked.both_refuse("error parsing regexp", "error parsing regexp"),
+    },
+    Known {
+        name: "ties in topk and bottomk",
+        since: "2.44.0",
+        note: "#12190: faster heap method for topk() and bottomk(); which of equal values stay is left open",
+        explains: |asked| {
+            asked.any(|kind| {
+                matches!(kind, ExprKind::Aggregate(a) if matches!(a.op, AggregateOp::Topk | AggregateOp::Bottomk))
+            })
+        },
+    },
+    Known {
+        name: "any label name in label_replace",
+        since: "3.3.0",
+        note: "#15974: allow UTF-8 labels in label_replace()",
+        explains: |asked| asked.they_refuse(&["invalid destination label name", "invalid source label name"]),
+    },
+    Known {
+        name: "histogram_fraction of buckets",
+        since: "3.4.0",
+        note: "#16095: histogram_fraction for bucket histograms",
+        explains: |asked| asked.has_function(Function::HistogramFraction),
     },
     Known {
         name: "extrapolation of native histograms",

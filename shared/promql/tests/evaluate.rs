@@ -19,6 +19,12 @@ const DATA: &str = r#"load 1m
   b_total{job="x"} 0+120x20
   gauge{job="x", instance="1"} 5 7 _x3 stale 9
   gauge{job="y", instance="2"} 1 _x30 3
+  left{g="1", i="1"} 1x20
+  left{g="1", i="2"} 1x20
+  left{g="2"} 1x20
+  right{g="1"} 1x20
+  right{g="2", i="1"} 1x20
+  right{g="2", i="2"} 1x20
 "#;
 
 fn storage() -> MemoryStorage {
@@ -114,6 +120,17 @@ fn notes_name_their_place_in_the_query() {
     let text =
         "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"gauge\" (2:8)";
     assert_eq!(infos, [format!("PromQL info: {text}")]);
+}
+
+#[test]
+fn of_several_errors_the_first_is_shown_and_none_is_passed_over() {
+    for query in ["left + on (g) right", "topk(0, left + on (g) right)", "bottomk(-1, left + on (g) right)"] {
+        let failed = run(query, Grid::instant(600_000)).unwrap_err().to_string();
+        assert!(
+            failed.contains("duplicate series for the match group {g=\"2\"} on the right"),
+            "{query}: {failed}"
+        );
+    }
 }
 
 #[test]

@@ -199,7 +199,10 @@ impl Random {
             match self.below(7) {
                 0 => text.replace_range(span, ""),
                 1 => text.insert_str(span.start, self.pick(PIECES)),
-                2 => text.insert_str(span.start, &text[span.clone()].to_owned()),
+                2 => {
+                    let doubled = text[span.clone()].to_owned();
+                    text.insert_str(span.start, &doubled);
+                }
                 3 => text.replace_range(span, self.pick(PIECES)),
                 4 => {
                     let other = self.pick(CORPUS);

@@ -113,10 +113,13 @@ impl Evaluator<'_> {
     ) -> Result<Vec<GroupState>> {
         let steps = grid.steps();
         self.notes.enter(spec.pos);
-        if !self.check_param(spec, steps)? {
+        // What is aggregated may fail though nothing of it is kept; a label is looked at before.
+        let label = matches!(spec.param, AggregateParam::Label(_));
+        let wanted = !label || self.check_param(spec, steps)?;
+        let columns = self.eval_columns(expr, grid)?;
+        if !wanted || (!label && !self.check_param(spec, steps)?) {
             return Ok(vec![]);
         }
-        let columns = self.eval_columns(expr, grid)?;
         let mut groups = Groups::default();
         for column in columns {
             self.check_cancelled()?;

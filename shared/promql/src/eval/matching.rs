@@ -143,6 +143,8 @@ impl Evaluator<'_> {
             .collect();
         let mut join =
             Join { binary, matching, swapped, pos, output: Output::new(steps), results: FastMap::default() };
+        // Prometheus goes step by step and looks at the "one" side first: of several errors, that one is shown.
+        let mut refused: Option<(usize, bool, EvalError)> = None;
         for group in &groups {
             self.check_cancelled()?;
             let (of_many, of_one) = if swapped { (&group.rhs, &group.lhs) } else { (&group.lhs, &group.rhs) };
@@ -152,10 +154,23 @@ impl Evaluator<'_> {
                 continue;
             }
             for (step, _) in active.iter().enumerate().filter(|(_, active)| **active) {
-                self.join_step(&mut join, (many, of_many), (one, of_one), step)?;
+                if refused.as_ref().is_some_and(|(first, _, _)| step > *first) {
+                    break;
+                }
+                if let Err(error) = self.join_step(&mut join, (many, of_many), (one, of_one), step) {
+                    let ambiguous_one = of_one.iter().filter(|at| has_value(&one[**at], step)).count() > 1;
+                    let place = (step, !ambiguous_one);
+                    if refused.as_ref().is_none_or(|(step, later, _)| place < (*step, *later)) {
+                        refused = Some((place.0, place.1, error));
+                    }
+                    break;
+                }
             }
         }
-        Ok(join.output.finish())
+        match refused {
+            Some((_, _, error)) => Err(error),
+            None => Ok(join.output.finish()),
+        }
     }
 
     fn join_step(
