@@ -231,7 +231,7 @@ mod tests {
                 "… > 1",
                 "  part 0: merge states",
                 "    * sum by (job) of rate(m{a=\"b\"}[5m])",
-                "      * read {__name__=\"m\", a=\"b\"} 300001..900000",
+                "      * read {a=\"b\", __name__=\"m\"} 300001..900000",
             ],
         );
         check(
