@@ -4,6 +4,7 @@
 //! engine is given samples of its own to hold; what a data node adds to that is not.
 
 #![expect(missing_docs, reason = "criterion_group makes a public function without documentation")]
+#![expect(clippy::expect_used, reason = "a query of this file that does not parse is a mistake in it")]
 
 use std::hint::black_box;
 use std::time::Duration;
