@@ -188,3 +188,19 @@ async fn data_nodes_stop_when_the_asker_goes() -> Result<()> {
     };
     eventually(LIMIT, stopped).await.context("after the deadline")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_are_counted_over_all_shards() -> Result<()> {
+    let tricord = Single::start(BINARY).await?;
+    let client = tricord.client();
+    let lines = (0..40).map(|host| format!("load{{instance=\"host-{host}\",job=\"j\"}} {host}\n"));
+    client.import(&lines.collect::<String>()).await?;
+    for query in ["load", "sum(load)", "load + on (instance) group_left () load"] {
+        let data = client.api("/api/v1/query", &[("query", query), ("stats", "all")]).await?;
+        let samples = &data["stats"]["samples"];
+        let expected = 40 * query.matches("load").count();
+        ensure!(samples["totalQueryableSamples"] == expected, "{query}: {samples}");
+        ensure!(samples["totalQueryableSamplesPerStep"][0][1] == expected, "{query}: {samples}");
+    }
+    Ok(())
+}

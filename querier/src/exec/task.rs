@@ -175,6 +175,13 @@ impl Joined {
     fn with(mut self, partial: Partial) -> Result<Self, Error> {
         self.notes.merge(partial.notes);
         self.stats.add(&partial.stats);
+        // All batches lie on the fragment's own grid.
+        if let Some(more) = partial.stats.steps {
+            match &mut self.stats.steps {
+                Some(steps) => steps.add(&more),
+                none => *none = Some(more),
+            }
+        }
         self.truncated |= partial.truncated;
         match (&mut self.body, partial.body) {
             (Body::Groups(groups), PartialBody::Groups(more)) => {

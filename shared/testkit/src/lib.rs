@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod ports;
 mod process;
+pub mod prompb;
 pub mod remote_read;
 mod remote_write;
 mod remote_write_v2;

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use prost::Message;
 
 use crate::chunks;
+use crate::prompb::{Histogram, Label, Sample, Span, TimeSeries, WriteRequest};
 
 /// Prometheus' numbers of the kinds of answers.
 pub const SAMPLES: i32 = 0;
@@ -138,68 +139,6 @@ struct QueryResult {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct TimeSeries {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<Label>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-    #[prost(message, repeated, tag = "4")]
-    histograms: Vec<Histogram>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Label {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Sample {
-    #[prost(double, tag = "1")]
-    value: f64,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Histogram {
-    #[prost(double, tag = "2")]
-    count: f64,
-    #[prost(double, tag = "3")]
-    sum: f64,
-    #[prost(sint32, tag = "4")]
-    schema: i32,
-    #[prost(double, tag = "5")]
-    zero_threshold: f64,
-    #[prost(double, tag = "7")]
-    zero_count: f64,
-    #[prost(message, repeated, tag = "8")]
-    negative_spans: Vec<Span>,
-    #[prost(double, repeated, tag = "10")]
-    negative_counts: Vec<f64>,
-    #[prost(message, repeated, tag = "11")]
-    positive_spans: Vec<Span>,
-    #[prost(double, repeated, tag = "13")]
-    positive_counts: Vec<f64>,
-    #[prost(int32, tag = "14")]
-    hint: i32,
-    #[prost(int64, tag = "15")]
-    timestamp: i64,
-    #[prost(double, repeated, tag = "16")]
-    custom_values: Vec<f64>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Span {
-    #[prost(sint32, tag = "1")]
-    offset: i32,
-    #[prost(uint32, tag = "2")]
-    length: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
 struct ChunkedResponse {
     #[prost(message, repeated, tag = "1")]
     series: Vec<ChunkedSeries>,
@@ -300,12 +239,12 @@ impl From<Histogram> for ReadHistogram {
     fn from(h: Histogram) -> Self {
         let spans = |spans: Vec<Span>| spans.into_iter().map(|span| (span.offset, span.length));
         Self {
-            hint: h.hint,
+            hint: h.reset_hint,
             schema: h.schema,
             zero_threshold: h.zero_threshold,
-            zero_count: h.zero_count,
-            count: h.count,
-            sum: h.sum,
+            zero_count: h.zero_count_float.unwrap_or_default(),
+            count: h.count_float.unwrap_or_default(),
+            sum: h.sum.unwrap_or_default(),
             positive: buckets(spans(h.positive_spans), h.positive_counts),
             negative: buckets(spans(h.negative_spans), h.negative_counts),
             custom_values: h.custom_values,
@@ -322,7 +261,11 @@ pub fn samples(body: &[u8]) -> Result<Vec<Vec<ReadSeries>>> {
     let response = Response::decode(bytes.as_slice()).context("the message")?;
     let series = |series: TimeSeries| ReadSeries {
         labels: pairs(series.labels),
-        floats: series.samples.iter().map(|sample| (sample.timestamp, sample.value)).collect(),
+        floats: series
+            .samples
+            .iter()
+            .map(|sample| (sample.timestamp, sample.value.unwrap_or_default()))
+            .collect(),
         histograms: series.histograms.into_iter().map(|h| (h.timestamp, h.into())).collect(),
     };
     Ok(response.results.into_iter().map(|r| r.series.into_iter().map(series).collect()).collect())
@@ -372,32 +315,26 @@ fn spans(buckets: &[(i32, f64)]) -> Vec<Span> {
 /// # Errors
 /// When it is too large for snappy.
 pub fn write_body(series: &[ReadSeries]) -> Result<Vec<u8>> {
-    let label = |(name, value): &(String, String)| Label { name: name.clone(), value: value.clone() };
     let populations = |buckets: &[(i32, f64)]| buckets.iter().map(|(_, population)| *population).collect();
     let histogram = |(t_ms, h): &(i64, ReadHistogram)| Histogram {
-        count: h.count,
-        sum: h.sum,
+        count_float: Some(h.count),
+        sum: Some(h.sum),
         schema: h.schema,
         zero_threshold: h.zero_threshold,
-        zero_count: h.zero_count,
+        zero_count_float: Some(h.zero_count),
         negative_spans: spans(&h.negative),
         negative_counts: populations(&h.negative),
         positive_spans: spans(&h.positive),
         positive_counts: populations(&h.positive),
-        hint: h.hint,
+        reset_hint: h.hint,
         timestamp: *t_ms,
         custom_values: h.custom_values.clone(),
+        ..Histogram::default()
     };
     let one = |series: &ReadSeries| TimeSeries {
-        labels: series.labels.iter().map(label).collect(),
-        samples: series
-            .floats
-            .iter()
-            .map(|(t_ms, value)| Sample { value: *value, timestamp: *t_ms })
-            .collect(),
+        labels: series.labels.iter().map(|(name, value)| Label::new(name, value)).collect(),
+        samples: series.floats.iter().map(|(t_ms, value)| Sample::new(*t_ms, *value)).collect(),
         histograms: series.histograms.iter().map(histogram).collect(),
     };
-    // A write request has its series where a query's result has them.
-    let request = QueryResult { series: series.iter().map(one).collect() };
-    snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).context("snappy")
+    WriteRequest { timeseries: series.iter().map(one).collect() }.body()
 }

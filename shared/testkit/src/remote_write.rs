@@ -1,7 +1,8 @@
 //! A sender of Prometheus remote write 1.0 with float samples.
 
-use anyhow::{Context, Result};
-use prost::Message;
+use anyhow::Result;
+
+use crate::prompb::{Label, Sample, TimeSeries, WriteRequest};
 
 /// One series with its samples, to be sent by remote write.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,53 +31,15 @@ impl RemoteSeries {
     }
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct WriteRequest {
-    #[prost(message, repeated, tag = "1")]
-    timeseries: Vec<TimeSeries>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TimeSeries {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<Label>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Label {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Sample {
-    #[prost(double, tag = "1")]
-    value: f64,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-}
-
 /// The body of a remote-write 1.0 request: protobuf in a snappy block.
 ///
 /// # Errors
 /// When it is too large for snappy.
 pub fn remote_write_body(series: &[RemoteSeries]) -> Result<Vec<u8>> {
     let timeseries = series.iter().map(|series| TimeSeries {
-        labels: series
-            .labels
-            .iter()
-            .map(|(name, value)| Label { name: name.clone(), value: value.clone() })
-            .collect(),
-        samples: series
-            .samples
-            .iter()
-            .map(|(timestamp, value)| Sample { value: *value, timestamp: *timestamp })
-            .collect(),
+        labels: series.labels.iter().map(|(name, value)| Label::new(name, value)).collect(),
+        samples: series.samples.iter().map(|(time_ms, value)| Sample::new(*time_ms, *value)).collect(),
+        histograms: Vec::new(),
     });
-    let request = WriteRequest { timeseries: timeseries.collect() };
-    snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).context("snappy")
+    WriteRequest { timeseries: timeseries.collect() }.body()
 }

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use prost::Message;
 use tricord_model::{BucketSpan, FloatHistogram, Labels, Points, Value};
 
+use crate::prompb::{Histogram, Sample, Span};
+
 #[derive(Clone, PartialEq, Message)]
 struct Request {
     #[prost(string, repeated, tag = "4")]
@@ -19,66 +21,9 @@ struct TimeSeries {
     #[prost(uint32, repeated, tag = "1")]
     labels_refs: Vec<u32>,
     #[prost(message, repeated, tag = "2")]
-    samples: Vec<FloatSample>,
+    samples: Vec<Sample>,
     #[prost(message, repeated, tag = "3")]
     histograms: Vec<Histogram>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct FloatSample {
-    // What is not optional is not sent where it equals 0, and -0 does.
-    #[prost(double, optional, tag = "1")]
-    value: Option<f64>,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-    #[prost(int64, tag = "3")]
-    start_timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Span {
-    #[prost(sint32, tag = "1")]
-    offset: i32,
-    #[prost(uint32, tag = "2")]
-    length: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Histogram {
-    #[prost(uint64, optional, tag = "1")]
-    count_int: Option<u64>,
-    #[prost(double, optional, tag = "2")]
-    count_float: Option<f64>,
-    #[prost(double, optional, tag = "3")]
-    sum: Option<f64>,
-    #[prost(sint32, tag = "4")]
-    schema: i32,
-    #[prost(double, tag = "5")]
-    zero_threshold: f64,
-    #[prost(uint64, optional, tag = "6")]
-    zero_count_int: Option<u64>,
-    #[prost(double, optional, tag = "7")]
-    zero_count_float: Option<f64>,
-    #[prost(message, repeated, tag = "8")]
-    negative_spans: Vec<Span>,
-    #[prost(sint64, repeated, tag = "9")]
-    negative_deltas: Vec<i64>,
-    #[prost(double, repeated, tag = "10")]
-    negative_counts: Vec<f64>,
-    #[prost(message, repeated, tag = "11")]
-    positive_spans: Vec<Span>,
-    #[prost(sint64, repeated, tag = "12")]
-    positive_deltas: Vec<i64>,
-    #[prost(double, repeated, tag = "13")]
-    positive_counts: Vec<f64>,
-    #[prost(int32, tag = "14")]
-    reset_hint: i32,
-    #[prost(int64, tag = "15")]
-    timestamp: i64,
-    #[prost(double, repeated, tag = "16")]
-    custom_values: Vec<f64>,
-    #[prost(int64, tag = "17")]
-    start_timestamp: i64,
 }
 
 /// Texts, each once; the first is empty.
@@ -119,7 +64,7 @@ pub fn remote_write_v2_body(series: &[(Labels, Points)]) -> Result<Vec<u8>> {
             let (timestamp, start_timestamp) = (sample.t_ms, sample.start_ms);
             match sample.value {
                 Value::Float(value) => {
-                    samples.push(FloatSample { value: Some(value), timestamp, start_timestamp });
+                    samples.push(Sample { value: Some(value), timestamp, start_timestamp });
                 }
                 Value::Histogram(histogram) => {
                     histograms.push(Histogram { timestamp, start_timestamp, ..message(&histogram) });

@@ -50,6 +50,11 @@ impl ShardIndex {
         while self.epochs.back().is_some_and(|run| run.seq > after) {
             self.epochs.pop_back();
         }
+        if after < self.base.seq {
+            // Only when the log is read back: the entries in between were undone by this cut, so that their segments
+            // could go before the cut itself did, and the base was guessed from one that was undone too.
+            self.base = Position { seq: after, epoch: Epoch(0) };
+        }
     }
 
     /// Drops entries up to one, which becomes the base.

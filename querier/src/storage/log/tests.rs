@@ -267,6 +267,25 @@ fn cuts_and_resets_are_kept() {
 }
 
 #[test]
+fn a_cut_outlives_the_first_of_the_entries_that_it_undoes() {
+    let files = LossyFiles::default();
+    let (log, _) = open(&files, 300).unwrap();
+    log.append_and_wait(vec![entry(0, 1)]).unwrap();
+    (1..=9).for_each(|seq| log.append_and_wait(vec![entry(1, seq)]).unwrap());
+    log.append_and_wait(vec![entry(0, 2), entry(1, 10)]).unwrap();
+    log.control(Kind::Cut, ShardId(0), Position { seq: Seq(0), epoch: Epoch(2) }).unwrap();
+    log.append_and_wait(vec![Entry { epoch: Epoch(2), ..entry(0, 1) }]).unwrap();
+    // The undone entry 1 needs no segment any more; the undone entry 2 lies in one that shard 1 needs.
+    assert!(log.trim(1, &|shard| Some(Seq(if shard == ShardId(1) { 9 } else { 0 }))).unwrap() > 0);
+    drop(log);
+    let (log, replayed) = open(&files, 300).unwrap();
+    let kept: Vec<_> = replayed.iter().filter(|entry| entry.shard == ShardId(0)).collect();
+    assert_eq!(kept.len(), 1);
+    assert_eq!((kept[0].seq, kept[0].epoch), (Seq(1), Epoch(2)));
+    assert_eq!(log.position(ShardId(0)), Position { seq: Seq(1), epoch: Epoch(2) });
+}
+
+#[test]
 fn entries_are_read_back_until_they_are_trimmed() {
     let files = LossyFiles::default();
     let (log, _) = open(&files, 300).unwrap();
