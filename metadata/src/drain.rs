@@ -18,8 +18,7 @@ pub(crate) fn check(state: &State, node: NodeId, allow_fewer_copies: bool) -> Re
     if !state.data_nodes().any(|known| known.id == node) {
         return Err(Error::new(ErrorKind::NotFound, format!("there is no data node {node}")));
     }
-    let stays = |id: NodeId| id != node && state.is_alive(id);
-    let left = state.data_nodes().filter(|other| stays(other.id) && !other.draining).count();
+    let left = left_without(state, node);
     let after = format!("without node {node} there are {left} live data nodes");
     if left < state.min_insync as usize {
         let text = format!(
@@ -39,11 +38,14 @@ pub(crate) fn check(state: &State, node: NodeId, allow_fewer_copies: bool) -> Re
     Ok(())
 }
 
+/// How many data nodes could carry copies if one were not there.
+fn left_without(state: &State, node: NodeId) -> usize {
+    state.data_nodes().filter(|other| other.id != node && other.alive && !other.draining).count()
+}
+
 /// What keeps the last copies on a node, for people; empty once nothing is there.
 pub(crate) fn waits_for(state: &State, node: NodeId) -> String {
-    let others =
-        state.data_nodes().filter(|other| other.id != node && other.alive && !other.draining).count();
-    let can_leave = others >= state.min_insync.max(1) as usize;
+    let can_leave = left_without(state, node) >= state.min_insync.max(1) as usize;
     let mut dead = BTreeSet::new();
     let (mut catching_up, mut nowhere, mut soon) = (0, 0, 0);
     for (config, homes) in state.shards.iter().zip(&state.homes) {

@@ -15,7 +15,7 @@ use tricord_runtime::{Pool, blocking};
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{DataNode, Error, ErrorKind, ResponseStream};
 
-use crate::exec::Task;
+use crate::exec::{Task, too_many_bytes};
 use crate::metrics::Metrics;
 use crate::replica::Replicas;
 use crate::write::Writer;
@@ -154,11 +154,7 @@ fn encode(partial: &Partial, max_bytes: u64, compress: bool) -> Result<Bytes, Er
     let bytes = if compress { partial.encode() } else { partial.encode_uncompressed() };
     let bytes = bytes.map_err(Error::internal)?;
     if bytes.len() as u64 > max_bytes {
-        let text = format!(
-            "the query's result passes {max_bytes} bytes on one data node: aggregate more, ask for a shorter range or \
-             a longer step, or raise the proxy's max_partial_bytes"
-        );
-        return Err(Error::new(ErrorKind::Limit, text));
+        return Err(too_many_bytes(max_bytes));
     }
     Ok(Bytes::from(bytes))
 }

@@ -56,6 +56,15 @@ fn over(
     }
 }
 
+/// The error of a fragment whose result is larger than it may be, in bytes.
+pub(crate) fn too_many_bytes(limit: u64) -> Error {
+    let text = format!(
+        "the query's result passes {limit} bytes on one data node: aggregate more, ask for a shorter range or a \
+         longer step, or raise the proxy's max_partial_bytes"
+    );
+    Error::new(ErrorKind::Limit, text)
+}
+
 /// A request that makes no sense.
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, message)

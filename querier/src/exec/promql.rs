@@ -65,12 +65,7 @@ impl Budget {
             _ => return Ok(()),
         };
         if self.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.limits.max_bytes {
-            let text = format!(
-                "the query's result passes {} bytes on one data node: aggregate more, ask for a shorter range or a \
-                 longer step, or raise the proxy's max_partial_bytes",
-                self.limits.max_bytes
-            );
-            return Err(Error::new(ErrorKind::Limit, text));
+            return Err(super::too_many_bytes(self.limits.max_bytes));
         }
         Ok(())
     }
