@@ -23,7 +23,7 @@ const ROLES: [&str; 4] = ["ingester", "querier", "proxy", "metadata"];
 
 /// Crates of the workspace, each with the workspace's crates that it uses outside of tests.
 fn edges() -> BTreeMap<String, BTreeSet<String>> {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let manifest = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it") + "/Cargo.toml";
     let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("cargo metadata");
     let short = |name: &str| name.strip_prefix("tricord-").map(str::to_owned);
     let mut edges = BTreeMap::new();

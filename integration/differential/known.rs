@@ -122,6 +122,54 @@ pub(super) const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "what follows a duration in brackets",
+        since: "3.6.0",
+        note: "#16777: with step(), min() and max() of durations, only a colon is taken for a colon",
+        explains: |asked| asked.both_refuse("expected ':'", "parse error"),
+    },
+    Known {
+        name: "filters are checked for many matches",
+        since: "3.9.0",
+        note: "#17668: check more consistently for many-to-one matching in filter binary operators",
+        explains: |asked| {
+            let texts = [
+                "multiple matches for labels: many-to-one matching must be explicit",
+                "grouping labels must ensure unique matches",
+            ];
+            let refused = matches!(asked.ours, Answer::Refused(_, found) if texts.iter().any(|text| found.contains(text)));
+            refused && asked.any(|kind| matches!(kind, ExprKind::Binary(binary) if binary.op.is_comparison()))
+        },
+    },
+    Known {
+        name: "the last digit of trigonometry, made a label",
+        since: "no release",
+        note: "Go has sines and their kin of its own, which may differ from others in the last digit; answers are \
+               compared with some room, but a label shows all digits",
+        explains: |asked| {
+            let counts_values =
+                |kind: &ExprKind| matches!(kind, ExprKind::Aggregate(a) if a.op == AggregateOp::CountValues);
+            let functions = [
+                Function::Acos,
+                Function::Acosh,
+                Function::Asin,
+                Function::Asinh,
+                Function::Atan,
+                Function::Atanh,
+                Function::Cos,
+                Function::Cosh,
+                Function::Sin,
+                Function::Sinh,
+                Function::Tan,
+                Function::Tanh,
+                Function::Exp,
+                Function::Ln,
+                Function::Log10,
+                Function::Log2,
+            ];
+            asked.any(counts_values) && functions.iter().any(|func| asked.has_function(*func))
+        },
+    },
+    Known {
         name: "@ is printed by its sign",
         since: "3.8.0",
         note: "commit 8d4876f944: add string representation for AT token",

@@ -1,6 +1,6 @@
 //! The scripts, and the states of data that their questions are asked over.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tricord_promql::promqltest::{Command, Eval, Load, parse_script};
@@ -26,7 +26,7 @@ pub(super) struct State {
 /// The project's own cases, and Prometheus' where they are there: in `PROMQLTEST_DIR`, or in `shared/promqltest` beside
 /// the checkout.
 pub(super) fn folders() -> Vec<Folder> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let mut folders = vec![Folder { name: "own", path: root.join("integration/cases") }];
     let given = std::env::var("PROMQLTEST_DIR").ok().map(PathBuf::from);
     let beside = || {

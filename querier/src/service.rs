@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::try_join_all;
 use tokio::time::timeout;
 use tracing::Instrument;
 use tricord_fragment::{Fragment, Partial};
@@ -15,7 +14,7 @@ use tricord_runtime::{Pool, blocking};
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{DataNode, Error, ErrorKind, ResponseStream};
 
-use crate::exec::{Task, too_many_bytes};
+use crate::exec::{Task, too_many_bytes, work_off};
 use crate::metrics::Metrics;
 use crate::replica::Replicas;
 use crate::write::Writer;
@@ -117,27 +116,14 @@ impl Service {
         let ids: Vec<ShardId> = shards.iter().map(|(shard, _)| *shard).collect();
         let store = self.replicas.store.clone();
         let max_bytes = fragment.limits.max_bytes;
-        let task = Arc::new(Task::new(store, tenant, &ids, fragment, cancelled)?);
-        let work = async {
-            let started = Instant::now();
-            let threads = self.query_threads.min(task.width()).max(1);
-            let workers = (0..threads).map(|_| {
-                let (task, stopped) = (task.clone(), self.metrics.cancelled.clone());
-                // Counted by the worker: the caller, who would count the outcome, may be gone.
-                self.queries.run(move || {
-                    task.work().inspect_err(|error| {
-                        stopped.inc_by(u64::from(error.kind == ErrorKind::Cancelled && task.stops_first()));
-                    })
-                })
-            });
-            try_join_all(workers).await?;
-            let finish = move || {
-                let mut partial = task.finish()?;
-                partial.stats.micros = started.elapsed().as_micros() as u64;
-                encode(&partial, max_bytes, compress)
-            };
-            self.queries.run(finish).await
+        let task = Task::new(store, tenant, &ids, fragment, cancelled)?;
+        let started = Instant::now();
+        let finish = move |task: &Task| {
+            let mut partial = task.finish()?;
+            partial.stats.micros = started.elapsed().as_micros() as u64;
+            encode(&partial, max_bytes, compress)
         };
+        let work = work_off(task, &self.queries, self.query_threads, self.metrics.cancelled.clone(), finish);
         let late = |_| Error::new(ErrorKind::Timeout, format!("a query fragment took longer than {limit:?}"));
         let partial = timeout(limit, work).await.map_err(late)??;
         // This process may have been stopped meanwhile, and others may have gone on without it.

@@ -1,6 +1,6 @@
 //! Merging of names, label sets, exemplars, metadata, raw samples and cardinality.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tricord_fragment::{Cardinality, Estimate, Partial, PartialBody};
 use tricord_model::{Exemplar, Labels, MetricMetadata, Points};
@@ -31,13 +31,13 @@ fn cut<T>(items: impl ExactSizeIterator<Item = T>, limit: u64, already: bool) ->
 /// # Errors
 /// [`Error::Internal`] when a partial is of another kind; so for all functions here.
 pub fn names(partials: Vec<Partial>, limit: u64) -> Result<Cut<Vec<String>>, Error> {
-    let (mut all, mut truncated) = (BTreeSet::new(), false);
+    let (mut all, mut truncated) = (Vec::new(), false);
     for partial in partials {
         let PartialBody::Names(names) = partial.body else { return Err(mismatch("names")) };
         truncated |= partial.truncated;
-        all.extend(names);
+        all.push(names);
     }
-    Ok(cut(all.into_iter(), limit, truncated))
+    Ok(cut(united(all).into_iter(), limit, truncated))
 }
 
 /// Sorted label sets, each once.
@@ -45,13 +45,24 @@ pub fn names(partials: Vec<Partial>, limit: u64) -> Result<Cut<Vec<String>>, Err
 /// # Errors
 /// As [`names`].
 pub fn series(partials: Vec<Partial>, limit: u64) -> Result<Cut<Vec<Labels>>, Error> {
-    let (mut all, mut truncated) = (BTreeSet::new(), false);
+    let (mut all, mut truncated) = (Vec::new(), false);
     for partial in partials {
         let PartialBody::Series(series) = partial.body else { return Err(mismatch("series")) };
         truncated |= partial.truncated;
-        all.extend(series);
+        all.push(series);
     }
-    Ok(cut(all.into_iter(), limit, truncated))
+    Ok(cut(united(all).into_iter(), limit, truncated))
+}
+
+/// Several lists as one, sorted, each item once.
+fn united<T: Ord>(lists: Vec<Vec<T>>) -> Vec<T> {
+    let mut all: Vec<T> = lists.into_iter().flatten().collect();
+    // Each list is sorted mostly: runs are merged.
+    if !all.is_sorted_by(|a, b| a < b) {
+        all.sort();
+        all.dedup();
+    }
+    all
 }
 
 /// Exemplars by series, by time within each.

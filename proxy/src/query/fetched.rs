@@ -40,6 +40,11 @@ impl Fetched {
         std::mem::take(&mut self.wanted.lock())
     }
 
+    /// Whether there are no samples at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.iter().all(|(_, series)| series.is_empty())
+    }
+
     /// Adds the samples of a selection.
     pub(super) fn put(&mut self, wanted: Wanted, series: Vec<(Labels, Points)>) {
         self.known.push((wanted, Arc::new(series)));

@@ -105,6 +105,11 @@ pub struct Answer {
     pub timings: Timings,
 }
 
+/// Up to so many bytes of partials are merged on the async threads, which takes less than handing them over.
+const LIGHT_PARTIAL_BYTES: u64 = 32 << 10;
+/// Up to so many values are worked on and rendered there, for the same reason.
+pub(crate) const LIGHT_CELLS: usize = 4096;
+
 /// How often the rest may ask for further samples: what `info` selects depends on what it has read.
 const MAX_ROUNDS: usize = 4;
 
@@ -230,7 +235,9 @@ impl Engine {
         let parts = answer.plan.parts.clone();
         let steps: Vec<Option<StepSamples>> =
             parts.iter().zip(&answer.parts).map(|(part, report)| report.steps(part)).collect();
-        let merged = tricord_runtime::blocking(move || {
+        let is_heavy = answer.parts.iter().flat_map(|part| &part.calls).map(|call| call.bytes).sum::<u64>()
+            > LIGHT_PARTIAL_BYTES;
+        let merged = tricord_runtime::blocking_when(is_heavy, move || {
             let mut columns = Columns::default();
             for ((part, steps), scattered) in parts.iter().zip(steps).zip(scattered) {
                 let (merged, notes) = merge::promql::columns(part, scattered.partials)?;
@@ -254,8 +261,9 @@ impl Engine {
         answer: &mut Answer,
     ) -> Result<(), Error> {
         let (rest, grid) = (answer.plan.rest.clone(), question.grid);
-        let finished =
-            tricord_runtime::blocking(move || finish_columns(columns, &rest, grid, &options)).await?;
+        let is_heavy = columns.len() * grid.steps() > LIGHT_CELLS;
+        let finish = move || finish_columns(columns, &rest, grid, &options);
+        let finished = tricord_runtime::blocking_when(is_heavy, finish).await?;
         answer.evaluation = finished.1;
         answer.value = in_order(finished.0, &question.expr);
         Ok(())
@@ -274,7 +282,8 @@ impl Engine {
         let mut fetched = Arc::new(Fetched::default());
         for _ in 0..MAX_ROUNDS {
             let work = (rest.clone(), options.clone(), columns.clone(), fetched.clone());
-            let evaluating = tricord_runtime::blocking(move || {
+            let is_heavy = !fetched.is_empty() || is_heavy(&rest, columns.sizes().sum::<usize>(), grid);
+            let evaluating = tricord_runtime::blocking_when(is_heavy, move || {
                 let (rest, options, columns, fetched) = work;
                 let result: Result<Evaluated, EvalError> =
                     evaluate(&rest, grid, &*fetched, &*columns, &options);
@@ -347,6 +356,16 @@ impl Answer {
         let text = format!("absence cannot be told: {}", crate::api::missing_text(&self.missing));
         Err(Error::Unavailable(text))
     }
+}
+
+/// Whether evaluating the rest over so many series may take long.
+fn is_heavy(rest: &Expr, series: usize, grid: Grid) -> bool {
+    let (mut nodes, mut has_subquery) = (0, false);
+    rest.walk(&mut |node| {
+        nodes += 1;
+        has_subquery |= matches!(node.kind, ExprKind::Subquery(_));
+    });
+    has_subquery || (series + 1) * nodes * grid.steps() > LIGHT_CELLS
 }
 
 /// The part that is the whole query, if one is.

@@ -88,8 +88,6 @@ impl Scatter {
 
 async fn decode(bytes: Vec<u8>) -> Result<Partial, WireError> {
     let broken = |error: tricord_fragment::Error| WireError::new(WireKind::Internal, error.to_string());
-    if bytes.len() < DECODE_ASIDE_BYTES {
-        return Partial::decode(&bytes).map_err(broken);
-    }
-    tricord_runtime::blocking(move || Partial::decode(&bytes)).await.map_err(broken)
+    let is_heavy = bytes.len() >= DECODE_ASIDE_BYTES;
+    tricord_runtime::blocking_when(is_heavy, move || Partial::decode(&bytes)).await.map_err(broken)
 }

@@ -95,6 +95,7 @@ fn run(memory: &Memory, body: &FragmentBody) -> Result<Partial, WireError> {
                 after_ms: query.start_ms - 1,
                 until_ms: query.end_ms,
                 max_samples: u64::MAX,
+                any_order: false,
             };
             let series = memory.select(&selection).unwrap();
             let samples = series.iter().map(|(_, points)| points.len() as u64).sum();

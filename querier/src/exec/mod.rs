@@ -1,6 +1,7 @@
-//! Runs query fragments over a reader: dispatch by kind. Synchronous and without a clock; the service calls it on
-//! blocking threads, measures it and sends the answer.
+//! Runs query fragments over a reader: dispatch by kind. Synchronous but for the crew that works a fragment off on
+//! blocking threads; the service measures it and sends the answer.
 
+mod crew;
 mod labels;
 mod promql;
 mod task;
@@ -13,6 +14,7 @@ use tricord_fragment::{Fragment, FragmentBody, Partial};
 use tricord_wire::{Error, ErrorKind};
 
 use crate::storage::Reader;
+pub(crate) use crew::work_off;
 use promql::{Budget, Prepared};
 pub(crate) use task::Task;
 

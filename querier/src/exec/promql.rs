@@ -90,8 +90,11 @@ struct Samples<'a> {
 impl Storage for Samples<'_> {
     fn select(&self, selection: &Selection<'_>) -> Result<Vec<(Labels, Points)>, StorageError> {
         let max_samples = selection.max_samples.min(self.budget.samples_left());
-        let series =
-            self.reader.select(selection.matchers, selection.after_ms, selection.until_ms, max_samples);
+        let Selection { matchers, after_ms, until_ms, .. } = *selection;
+        let series = match selection.any_order {
+            true => self.reader.select_unsorted(matchers, after_ms, until_ms, max_samples),
+            false => self.reader.select(matchers, after_ms, until_ms, max_samples),
+        };
         let series = series.map_err(|error| match error.kind() {
             ErrorKind::Limit => StorageError::Limit(too_many_samples(self.budget.limits.max_samples)),
             _ => to_storage_error(&error),

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tricord_fragment::{Fragment, FragmentBody, FragmentStats, Partial, PartialBody};
@@ -20,6 +21,8 @@ use crate::storage::Store;
 /// How many batches the shards are cut into at most: enough for the threads to finish together, and few enough that
 /// folding what they yield costs little.
 const BATCHES: usize = 16;
+/// Work that takes longer is shared with other threads; to wake them for less takes longer than it saves.
+const WORTH_HELP: Duration = Duration::from_micros(400);
 
 /// A fragment at work.
 pub(crate) struct Task {
@@ -31,7 +34,6 @@ pub(crate) struct Task {
     next: AtomicUsize,
     budget: Budget,
     cancelled: Arc<AtomicBool>,
-    told_stop: AtomicBool,
     done: Mutex<Option<Joined>>,
 }
 
@@ -52,13 +54,13 @@ impl Task {
             _ => None,
         };
         let size = if can_be_cut(&fragment.body) { shards.len().div_ceil(BATCHES) } else { shards.len() };
-        let batches = match shards {
-            [] => vec![vec![]],
-            shards => shards.chunks(size.max(1)).map(<[ShardId]>::to_vec).collect(),
-        };
+        // The first is small: by it the thread that begins sees what the others will take.
+        let (first, others) = shards.split_at(if size < shards.len() { size.div_ceil(4) } else { size });
+        let batches = std::iter::once(first).chain(others.chunks(size.max(1)));
+        let batches = batches.map(<[ShardId]>::to_vec).collect();
         let budget = Budget::new(fragment.limits);
-        let (next, told_stop, done) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
-        Ok(Self { store, tenant, fragment, prepared, batches, next, budget, cancelled, told_stop, done })
+        let (next, done) = (AtomicUsize::new(0), Mutex::new(None));
+        Ok(Self { store, tenant, fragment, prepared, batches, next, budget, cancelled, done })
     }
 
     /// How many threads it can use.
@@ -66,22 +68,26 @@ impl Task {
         self.batches.len()
     }
 
-    /// Works batches off until none is left; any number of threads may do so.
+    /// Works batches off until none is left; any number of threads may do so. Others are called with `call_helpers`,
+    /// perhaps more than once, where that is worth it.
     ///
     /// # Errors
     /// `Limit` where the fragment passes one of its limits or its series do not allow the operation, `Invalid` where it
     /// makes no sense, `Cancelled` once the flag is set, and what storage fails with. Other threads stop then.
-    pub(crate) fn work(&self) -> Result<(), Error> {
-        let result = self.work_off();
+    pub(crate) fn work(&self, call_helpers: &dyn Fn()) -> Result<(), Error> {
+        let result = self.work_off(call_helpers);
         if result.is_err() {
             self.next.store(self.batches.len(), Ordering::Relaxed);
         }
         result
     }
 
-    fn work_off(&self) -> Result<(), Error> {
+    fn work_off(&self, call_helpers: &dyn Fn()) -> Result<(), Error> {
         let mut joined: Option<Joined> = None;
-        while let Some(shards) = self.batches.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(shards) = self.batches.get(at) else { break };
+            let started = Instant::now();
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(Error::new(tricord_wire::ErrorKind::Cancelled, "the query was cancelled"));
             }
@@ -91,6 +97,10 @@ impl Task {
                 Some(joined) => joined.with(partial)?,
                 None => Joined::of(&self.fragment, partial),
             });
+            let left = self.batches.iter().skip(at + 1).map(Vec::len).sum::<usize>();
+            if started.elapsed() * left as u32 > WORTH_HELP * shards.len().max(1) as u32 {
+                call_helpers();
+            }
         }
         let Some(mut mine) = joined else { return Ok(()) };
         loop {
@@ -112,11 +122,6 @@ impl Task {
         let reader = self.store.reader(shards, &self.tenant, self.fragment.horizon_ms);
         let reader = reader.with_cancel(Arc::clone(&self.cancelled));
         super::over(&reader, &self.fragment, self.prepared.as_ref(), &self.budget, &self.cancelled)
-    }
-
-    /// Whether this is the first of the threads to tell that the task is cancelled.
-    pub(crate) fn stops_first(&self) -> bool {
-        !self.told_stop.swap(true, Ordering::Relaxed)
     }
 
     /// The answer, once all threads are done without an error.

@@ -4,12 +4,13 @@
 //! A key is a hash of what is asked for and of the generation as the shard's mark describes it, so that a number that is
 //! ever given twice is not taken for the same generation.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use smallvec::SmallVec;
 use tricord_model::Labels;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::block::values::Block;
 
@@ -72,28 +73,27 @@ pub(crate) enum Kind {
 }
 
 /// Puts a key together.
-pub(crate) struct Key(Xxh3);
+pub(crate) struct Key(SmallVec<[u8; 256]>);
 
 impl Key {
     pub(crate) fn new(kind: Kind) -> Self {
-        let mut hash = Xxh3::new();
-        hash.update(&[kind as u8]);
-        Self(hash)
+        Self(SmallVec::from_slice(&[kind as u8]))
     }
 
-    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.number(bytes.len() as u64).0.extend_from_slice(bytes);
         self
     }
 
-    pub(crate) fn number(mut self, number: u64) -> Self {
-        self.0.update(&number.to_le_bytes());
+    pub(crate) fn number(&mut self, number: u64) -> &mut Self {
+        self.0.extend_from_slice(&number.to_le_bytes());
         self
     }
 
+    /// A hash that nobody outside can foresee: a query could otherwise be made to find what another has read.
     pub(crate) fn finish(&self) -> u128 {
-        self.0.digest128()
+        static SEED: LazyLock<u64> = LazyLock::new(rand::random);
+        xxh3_128_with_seed(&self.0, *SEED)
     }
 }
 
@@ -179,7 +179,11 @@ mod tests {
     #[test]
     fn what_was_read_is_kept_until_the_bound() {
         let cache = ReadCache::new(64 << 10);
-        let key = |n: u64| Key::new(Kind::Texts).number(n).finish();
+        let key = |n: u64| {
+            let mut key = Key::new(Kind::Texts);
+            key.number(n);
+            key.finish()
+        };
         assert_eq!(*texts(&cache, key(0), "a"), ["a"]);
         assert_eq!(*texts(&cache, key(0), "b"), ["a"], "it is not read again");
         for n in 1..10_000 {
@@ -200,11 +204,21 @@ mod tests {
 
     #[test]
     fn keys_tell_kinds_and_boundaries_apart() {
+        let key = |kind, parts: &[&[u8]], number: Option<u64>| {
+            let mut key = Key::new(kind);
+            for part in parts {
+                key.bytes(part);
+            }
+            if let Some(number) = number {
+                key.number(number);
+            }
+            key.finish()
+        };
         let keys = [
-            Key::new(Kind::Rows).bytes(b"ab").bytes(b"c").finish(),
-            Key::new(Kind::Rows).bytes(b"a").bytes(b"bc").finish(),
-            Key::new(Kind::Texts).bytes(b"ab").bytes(b"c").finish(),
-            Key::new(Kind::Rows).bytes(b"ab").bytes(b"c").number(0).finish(),
+            key(Kind::Rows, &[b"ab", b"c"], None),
+            key(Kind::Rows, &[b"a", b"bc"], None),
+            key(Kind::Texts, &[b"ab", b"c"], None),
+            key(Kind::Rows, &[b"ab", b"c"], Some(0)),
         ];
         let distinct: std::collections::HashSet<u128> = keys.into_iter().collect();
         assert_eq!(distinct.len(), keys.len());

@@ -1,6 +1,5 @@
 //! Reading one tenant's data of one shard in one generation of a window.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::cache::{Key, Kind, ReadCache, Row, Times};
 use super::flush::encode::{SERIES_PER_INDEX_BLOCK, VERSION};
 use super::head::Mark;
 use super::head::payload::decode_exemplars;
+use super::head::registry::FastMap;
 use super::keys::{self, Generation, Section};
 
 /// Visits a label value with its series, encoded; answers whether to go on.
@@ -55,7 +55,7 @@ impl Found<'_> {
 #[derive(Default)]
 pub(crate) struct Blocks {
     values: Option<(u32, Arc<values::Block>)>,
-    times: HashMap<u32, Arc<Times>>,
+    times: FastMap<u32, Arc<Times>>,
     scratch: values::Scratch,
 }
 
@@ -121,12 +121,14 @@ impl<'a> Disk<'a> {
     }
 
     fn key(&self, kind: Kind) -> Key {
-        self.identify(Key::new(kind))
+        let mut key = Key::new(kind);
+        self.identify(&mut key);
+        key
     }
 
     /// Adds to a key what tells this part of this generation from any other.
-    pub(crate) fn identify(&self, key: Key) -> Key {
-        key.bytes(&self.prefix).number(self.mark.through.0).number(self.mark.samples)
+    pub(crate) fn identify(&self, key: &mut Key) {
+        key.bytes(&self.prefix).number(self.mark.through.0).number(self.mark.samples);
     }
 
     fn value_block(&self, number: u32) -> Result<Arc<values::Block>, Error> {
@@ -152,8 +154,8 @@ impl<'a> Disk<'a> {
     ) -> Result<Arc<Vec<Row>>, Error> {
         let mut key = self.key(Kind::Rows);
         for matcher in matchers {
-            key = key.bytes(matcher.name.as_bytes()).bytes(matcher.op.as_str().as_bytes());
-            key = key.bytes(matcher.value.as_bytes());
+            key.bytes(matcher.name.as_bytes()).bytes(matcher.op.as_str().as_bytes());
+            key.bytes(matcher.value.as_bytes());
         }
         self.cache.rows(key.finish(), || {
             let ids = self.select(matchers)?;

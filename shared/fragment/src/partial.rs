@@ -15,7 +15,7 @@ use crate::{Error, Estimate, FragmentStats};
 mod bulk;
 
 /// The version that this build writes.
-const PARTIAL_VERSION: u8 = 2;
+const PARTIAL_VERSION: u8 = 3;
 /// The version, and whether the body is compressed.
 const HEADER_BYTES: usize = 2;
 /// Bodies from this size on are compressed: below it the frame costs more than it saves.

@@ -180,8 +180,19 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn i64s(&mut self, count: usize, mut each: impl FnMut(i64)) -> Result<(), CodecError> {
         let bytes = self.rest;
-        let mut at = 0;
-        for _ in 0..count {
+        let zigzag = |raw: u64| (raw >> 1) as i64 ^ -((raw & 1) as i64);
+        let (mut at, mut left) = (0, count);
+        while left > 0 {
+            // Runs of small differences: eight bytes without a continuation bit are eight integers.
+            if left >= 8
+                && let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>())
+                && u64::from_le_bytes(*eight) & 0x8080_8080_8080_8080 == 0
+            {
+                eight.iter().for_each(|byte| each(zigzag(u64::from(*byte))));
+                (at, left) = (at + 8, left - 8);
+                continue;
+            }
+            left -= 1;
             // One or two bytes hold nearly all differences between neighbours.
             let raw = match bytes.get(at..) {
                 Some([first, ..]) if *first < 0x80 => {
@@ -199,7 +210,7 @@ impl<'a> Reader<'a> {
                     value
                 }
             };
-            each((raw >> 1) as i64 ^ -((raw & 1) as i64));
+            each(zigzag(raw));
         }
         self.rest = &bytes[at..];
         Ok(())

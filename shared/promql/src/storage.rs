@@ -15,6 +15,8 @@ pub struct Selection<'a> {
     pub until_ms: i64,
     /// At most this many samples may be returned in all; one more is an error of kind `Limit`.
     pub max_samples: u64,
+    /// Whether any order of the series will do.
+    pub any_order: bool,
 }
 
 /// Why a store could not answer.
@@ -36,8 +38,8 @@ pub enum StorageError {
 /// Stale markers are returned like any sample: the engine needs them. Histograms carry the hints of
 /// [`set_reset_hints`], which tell where a counter is known not to have been reset.
 pub trait Storage {
-    /// The series that match, sorted by labels, each label set once, with their samples in the range, ascending by
-    /// time. Series without a sample in the range may be left out.
+    /// The series that match, sorted by labels unless any order will do, each label set once, with their samples in the
+    /// range, ascending by time. Series without a sample in the range may be left out.
     ///
     /// # Errors
     /// [`StorageError`] when a limit is passed, the query is cancelled, or the store fails.

@@ -23,7 +23,7 @@ pub use error::{Error, ErrorKind};
 pub use health::{Health, Readiness};
 pub use logging::{LogFormat, check_log_filter, init_logging};
 pub use metrics::{LATENCY_BUCKETS, Metrics, SIZE_BUCKETS, latency_histogram, size_histogram};
-pub use pool::{Pool, blocking};
+pub use pool::{Pool, blocking, blocking_when};
 pub use process::{observe_process, resident_bytes};
 pub use seldom::Seldom;
 pub use server::{ServerLimits, bind, serve_grpc, serve_http, serve_with};

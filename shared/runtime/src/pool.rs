@@ -107,6 +107,14 @@ pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'stat
     common().run(work).await
 }
 
+/// Runs work on the common pool where it is heavy, and right here where handing it over would take longer than doing it.
+pub async fn blocking_when<R: Send + 'static>(
+    is_heavy: bool,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> R {
+    if is_heavy { blocking(work).await } else { work() }
+}
+
 /// Shows the common pool in a registry.
 pub(crate) fn observe_blocking_pool(metrics: &Metrics) {
     common().observe("blocking", metrics);

@@ -14,7 +14,7 @@ use super::stats;
 use crate::Proxy;
 use crate::api::{Asked, Reply};
 use crate::error::Error;
-use crate::query::{Answer, Question};
+use crate::query::{Answer, LIGHT_CELLS, Question};
 use crate::render::{ResultShape, write_result};
 
 /// The most points per series that one range query may have.
@@ -129,8 +129,9 @@ async fn answer(
     let mut annotations = std::mem::take(&mut answer.annotations).limited(MAX_NOTES);
     annotations.warnings.extend(stats::warning(asked));
     let missing = std::mem::take(&mut answer.missing);
-    let data =
-        tricord_runtime::blocking(move || render(&answer.value, question.grid, shape, stats.as_ref())).await;
+    let is_heavy = cells(&answer.value) > LIGHT_CELLS;
+    let render = move || render(&answer.value, question.grid, shape, stats.as_ref());
+    let data = tricord_runtime::blocking_when(is_heavy, render).await;
     let reply = Reply { data, annotations, missing: vec![] };
     reply.truncated(truncated).missing(missing, asked.denies_partial())
 }
@@ -143,6 +144,20 @@ fn render(value: &QueryValue, grid: Grid, shape: ResultShape, stats: Option<&ser
     }
     out.push(b'}');
     out
+}
+
+/// How many values there are to write; a histogram or a series' labels count for as many as they are long.
+fn cells(value: &QueryValue) -> usize {
+    match value {
+        QueryValue::Scalar(values) => values.len(),
+        QueryValue::String(_) => 1,
+        QueryValue::Vector(columns) => {
+            columns.iter().map(|column| 8 + column.floats.len() + column.histograms.len() * 64).sum()
+        }
+        QueryValue::Matrix(series) => {
+            series.iter().map(|(_, points)| 8 + points.len() + points.histograms.len() * 64).sum()
+        }
+    }
 }
 
 /// Keeps the first series; returns whether any was left out.

@@ -7,16 +7,28 @@
 use tricord_model::STALE_NAN;
 use tricord_model::codec::{Reader, Writer};
 
+use super::integers::{self, Layout};
 use crate::storage::Error;
 
 /// All values have the same bits.
 const CONSTANT: u8 = 0;
-/// Integers under a power of ten, as differences.
+/// Integers under a power of ten, as differences of any length.
 const DELTA: u8 = 1;
-/// Integers under a power of ten, as differences of differences.
+/// The same, as differences of differences.
 const DELTA2: u8 = 2;
 /// XORs of neighbours in eight byte planes.
 const XOR: u8 = 3;
+/// Integers under a power of ten, as differences of one width.
+const PLANES: u8 = 4;
+/// The same, as differences of differences.
+const PLANES2: u8 = 5;
+/// The codecs of integers.
+const CODECS: [(Layout, u8); 4] = [
+    (Layout { double: false, planes: false }, DELTA),
+    (Layout { double: true, planes: false }, DELTA2),
+    (Layout { double: false, planes: true }, PLANES),
+    (Layout { double: true, planes: true }, PLANES2),
+];
 /// Set beside a codec: stale markers lie apart, and each place repeats the value before it.
 const STALES: u8 = 0x80;
 
@@ -93,19 +105,11 @@ fn from_integer(integer: i64, scale: usize) -> f64 {
 }
 
 fn encode_integers(scale: u8, integers: &[i64], flags: u8, out: &mut Vec<u8>) {
-    let mut single = Vec::with_capacity(integers.len() * 2);
-    let mut double = Vec::with_capacity(integers.len() * 2);
-    let (mut previous, mut delta) = (0i64, 0i64);
-    for integer in integers {
-        let next = integer.wrapping_sub(previous);
-        Writer::new(&mut single).i64(next);
-        Writer::new(&mut double).i64(next.wrapping_sub(delta));
-        (previous, delta) = (*integer, next);
-    }
-    let (codec, bytes) = if double.len() < single.len() { (DELTA2, double) } else { (DELTA, single) };
-    out.push(codec | flags);
-    out.push(scale);
-    out.extend_from_slice(&bytes);
+    let at = out.len();
+    out.extend_from_slice(&[0, scale]);
+    let layout = integers::encode(integers, out);
+    let (_, codec) = CODECS.iter().find(|(known, _)| *known == layout).unwrap_or(&CODECS[0]);
+    out[at] = codec | flags;
 }
 
 fn encode_xor(values: &[f64], flags: u8, out: &mut Vec<u8>) {
@@ -124,8 +128,8 @@ fn encode_xor(values: &[f64], flags: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads the first `wanted` of a column's `count` values and appends them to `out`. The input is left behind the whole
-/// column only where all of them are read.
+/// Reads the first `wanted` of a column's `count` values and appends them to `out`; the input is left behind the whole
+/// column.
 pub(crate) fn decode(
     input: &mut Reader<'_>,
     count: usize,
@@ -141,21 +145,19 @@ pub(crate) fn decode(
             let value = input.f64()?;
             out.resize(first + wanted, value);
         }
-        DELTA => decode_integers(input, count, wanted, false, out)?,
-        DELTA2 => decode_integers(input, count, wanted, true, out)?,
         XOR => decode_xor(input, count, wanted, out)?,
-        _ => return Err(Error::corrupt("a column's codec is unknown: it may be of a newer build")),
+        codec => match CODECS.iter().find(|(_, known)| *known == codec) {
+            Some((layout, _)) => decode_integers(input, *layout, count, wanted, out)?,
+            None => return Err(Error::corrupt("a column's codec is unknown: it may be of a newer build")),
+        },
     }
     if codec & STALES != 0 {
-        if wanted < count && matches!(codec & !STALES, DELTA | DELTA2) {
-            skip_integers(input, count - wanted)?;
-        }
         let mut at = 0usize;
         for _ in 0..input.count(1)? {
             at = at.saturating_add(input.u64()? as usize);
             match out.get_mut(first..).and_then(|column| column.get_mut(at)) {
                 Some(value) => *value = STALE_NAN,
-                None if at < count => break,
+                None if at < count => {}
                 None => return Err(Error::corrupt("a stale marker lies outside its column")),
             }
         }
@@ -165,33 +167,23 @@ pub(crate) fn decode(
 
 fn decode_integers(
     input: &mut Reader<'_>,
+    layout: Layout,
     count: usize,
     wanted: usize,
-    double: bool,
     out: &mut Vec<f64>,
 ) -> Result<(), Error> {
     let scale = usize::from(input.u8()?);
-    if scale > MAX_SCALE || count > input.rest().len() {
+    if scale > MAX_SCALE {
         return Err(Error::corrupt("a column of decimals is malformed"));
     }
     let first = out.len();
-    let (mut previous, mut delta) = (0i64, 0i64);
     out.reserve(wanted);
-    input.i64s(wanted, |read| {
-        delta = if double { delta.wrapping_add(read) } else { read };
-        previous = previous.wrapping_add(delta);
-        out.push(previous as f64);
-    })?;
+    integers::decode(input, layout, count, wanted, |integer| out.push(integer as f64))?;
     if scale > 0 {
         let power = POWERS[scale];
         out[first..].iter_mut().for_each(|value| *value /= power);
     }
     Ok(())
-}
-
-/// Passes over integers.
-fn skip_integers(input: &mut Reader<'_>, count: usize) -> Result<(), Error> {
-    Ok(input.i64s(count, |_| ())?)
 }
 
 fn decode_xor(input: &mut Reader<'_>, count: usize, wanted: usize, out: &mut Vec<f64>) -> Result<(), Error> {
@@ -240,18 +232,23 @@ mod tests {
         check(&[-0.0; 9], CONSTANT);
         check(&[f64::NAN; 3], CONSTANT);
         check(&[STALE_NAN; 3], CONSTANT);
-        check(&[0.1, 0.25, -7.5], DELTA);
-        check(&[1000.0, 2000.0, 3000.0, 4000.0, 5000.0], DELTA2);
+        check(&[0.1, 0.2, 0.1, 0.3, 0.1], PLANES);
+        check(&[1000.0, 2000.0, 3000.0, 4000.0, 5000.0], PLANES2);
+        let leap = |step: f64| (0..40).map(|n| f64::from(n) * step).chain([1e15]).collect::<Vec<_>>();
+        check(&leap(1.0), DELTA);
+        check(&leap(1000.0), DELTA2);
         check(&[1.0, -0.0], XOR);
         check(&[1.0, f64::INFINITY, f64::from_bits(0x7ff8_0000_0000_1234)], XOR);
         check(&[1e300, 0.1 + 0.2], XOR);
-        check(&[STALE_NAN, 1.0, 2.0, STALE_NAN], DELTA | STALES);
+        check(&[STALE_NAN, 1.0, 2.0, STALE_NAN], PLANES | STALES);
     }
 
     #[test]
-    fn a_steady_counter_takes_a_byte_per_value() {
+    fn a_counter_takes_a_byte_per_value_and_a_steady_one_nothing() {
+        let values: Vec<f64> = (0..120).map(|n| 1e9 + f64::from(n) * 15.0 + f64::from(n * n % 7)).collect();
+        assert!(check(&values, PLANES) < 130);
         let values: Vec<f64> = (0..120).map(|n| 1e9 + f64::from(n) * 15.0).collect();
-        assert!(check(&values, DELTA) < 140);
+        assert!(check(&values, PLANES2) < 20);
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! beside the old ones. Reading never trusts a count or a length. Checksums are RocksDB's, which verifies each read.
 
 pub(crate) mod floats;
+mod integers;
 pub(crate) mod postings;
 pub(crate) mod spans;
 pub(crate) mod times;

@@ -73,6 +73,19 @@ impl Reader {
         until_ms: i64,
         max_samples: u64,
     ) -> Result<Vec<(Labels, Points)>, Error> {
+        let mut series = self.select_unsorted(matchers, after_ms, until_ms, max_samples)?;
+        series.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(series)
+    }
+
+    /// As [`Reader::select`], but in no order that means anything.
+    pub(crate) fn select_unsorted(
+        &self,
+        matchers: &[Matcher],
+        after_ms: i64,
+        until_ms: i64,
+        max_samples: u64,
+    ) -> Result<Vec<(Labels, Points)>, Error> {
         let from_ms = after_ms.saturating_add(1);
         let Some(range) = self.range(from_ms, until_ms) else { return Ok(Vec::new()) };
         if after_ms == i64::MAX {
@@ -98,9 +111,7 @@ impl Reader {
             }
             (labels, points)
         });
-        let mut series: Vec<_> = merged.filter(|(_, points)| !points.is_empty()).collect();
-        series.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(series)
+        Ok(merged.filter(|(_, points)| !points.is_empty()).collect())
     }
 
     fn select_head(

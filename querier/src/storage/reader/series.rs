@@ -19,7 +19,8 @@ use crate::storage::head::registry::FastMap;
 
 impl Reader {
     /// Label sets of series that satisfy any of the alternatives (all series where none is given) and that have
-    /// something in a window that overlaps the range. Sorted; at most `limit` (0: no bound).
+    /// something in a window that overlaps the range. At most `limit` (0: no bound), the first ones by their labels;
+    /// in no order that means anything.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when stored data is damaged, [`Error::Cancelled`].
@@ -55,8 +56,10 @@ impl Reader {
             }
         }
         let mut found: Vec<Labels> = found.into_values().collect();
-        found.sort_unstable();
-        found.truncate(bound(limit));
+        if found.len() >= bound(limit) {
+            found.sort_unstable();
+            found.truncate(bound(limit));
+        }
         Ok(found)
     }
 
@@ -150,30 +153,27 @@ impl Reader {
     ) -> Result<Vec<String>, Error> {
         let Some(range) = self.range(start_ms, end_ms) else { return Ok(Vec::new()) };
         let mut texts = BTreeSet::new();
-        let mut take = |text: &str| {
-            if !texts.contains(text) {
-                texts.insert(text.to_owned());
-            }
-        };
         let mut disks = Vec::new();
         for cell in &self.cells {
             self.check_cancel()?;
             let shard = self.read(cell)?;
             self.head_pairs(&shard, only, matchers, range, &mut |name, value| {
-                take(if only.is_some() { value } else { name });
+                add(&mut texts, if only.is_some() { value } else { name });
             });
             let generations = self.generations(&shard, range, |mark| mark.samples > 0);
             disks.extend(generations.into_iter().map(|of| self.disk(of, cell.id)));
         }
         if matchers.is_empty() {
-            let mut key = Key::new(Kind::Texts).bytes(only.unwrap_or_default().as_bytes());
-            for disk in &disks {
-                key = disk.identify(key);
-            }
+            let mut key = Key::new(Kind::Texts);
+            key.bytes(only.unwrap_or_default().as_bytes());
+            disks.iter().for_each(|disk| disk.identify(&mut key));
             let on_disk = self.inner.cache.texts(key.finish(), || self.texts_of(only, &disks))?;
-            on_disk.iter().for_each(|text| take(text));
+            if texts.is_empty() {
+                return Ok(on_disk.iter().take(bound(limit)).cloned().collect());
+            }
+            on_disk.iter().for_each(|text| add(&mut texts, text));
         } else {
-            self.texts_of_series(only, matchers, &disks, &mut take)?;
+            self.texts_of_series(only, matchers, &disks, &mut |text| add(&mut texts, text))?;
         }
         Ok(texts.into_iter().take(bound(limit)).collect())
     }
@@ -182,9 +182,7 @@ impl Reader {
     fn texts_of(&self, only: Option<&str>, disks: &[Disk<'_>]) -> Result<Vec<String>, Error> {
         let mut texts = BTreeSet::new();
         let mut take = |text: &str| {
-            if !texts.contains(text) {
-                texts.insert(text.to_owned());
-            }
+            add(&mut texts, text);
             Ok(true)
         };
         for disk in disks {
@@ -301,6 +299,12 @@ impl Reader {
             counts.add(&shard, self);
         }
         Ok(counts.finish(top))
+    }
+}
+
+fn add(texts: &mut BTreeSet<String>, text: &str) {
+    if !texts.contains(text) {
+        texts.insert(text.to_owned());
     }
 }
 

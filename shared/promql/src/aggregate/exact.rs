@@ -26,7 +26,7 @@ const NEGATIVE_ZERO: u8 = 8;
 const OTHER: u8 = 16;
 
 /// An exact sum of floats.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExactSum {
     /// Ascending by magnitude, without overlap.
     parts: SmallVec<[f64; 2]>,
@@ -127,6 +127,28 @@ fn round(parts: &[f64]) -> f64 {
 }
 
 impl ExactSum {
+    /// The kinds of a sum to which ordinary values alone were added.
+    pub(super) const ORDINARY: u8 = OTHER;
+
+    /// Whether a value can be added without a look at its kind: it is finite, far from overflow and no negative zero.
+    #[inline]
+    pub(super) fn is_ordinary(value: f64) -> bool {
+        (value.abs() < HUGE) & (value.to_bits() != 1 << 63)
+    }
+
+    /// Whether a float can be a part of a sum.
+    #[inline]
+    pub(super) fn is_part(value: f64) -> bool {
+        value.abs() < LARGEST_PART
+    }
+
+    /// The sum of some parts, to which values of some kinds were added.
+    pub(super) fn of_parts<const N: usize>(kinds: u8, parts: [f64; N]) -> Self {
+        let mut sum = Self { flags: kinds, ..Self::default() };
+        parts.into_iter().filter(|part| *part != 0.0).for_each(|part| grow(&mut sum.parts, part));
+        sum
+    }
+
     /// Adds a float.
     #[inline]
     pub fn add(&mut self, value: f64) {
@@ -235,7 +257,7 @@ impl ExactSum {
         let head = input.u8()?;
         let mut sum = Self { flags: head & 0x7f, ..Self::default() };
         let part = |input: &mut Reader<'_>| match input.f64()? {
-            part if part.abs() < LARGEST_PART => Ok(part),
+            part if Self::is_part(part) => Ok(part),
             _ => Err(CodecError::Invalid("part of a sum is out of range")),
         };
         for _ in 0..input.count(8)? {

@@ -93,17 +93,18 @@ fn finish_group(spec: &PartialSpec, group: GroupState, steps: usize, notes: &mut
 }
 
 fn finish_sums(is_mean: bool, sums: &Sums, column: &mut Column, pos: Pos, name: &str, notes: &mut Notes) {
-    for (step, sum) in sums.floats.iter().enumerate().filter(|(_, sum)| !sum.is_empty()) {
-        column.floats[step] = if is_mean { sum.mean(sums.counts[step]) } else { sum.value() };
+    for step in (0..column.floats.len()).filter(|step| !sums.floats.is_empty_at(*step)) {
+        let sum = sums.floats.sum(step);
+        column.floats[step] = if is_mean { sum.mean(sums.floats.counts[step]) } else { sum.value() };
     }
     for (step, sum) in &sums.histograms {
         let at = *step as usize;
-        if !sums.floats[at].is_empty() {
+        if !sums.floats.is_empty_at(at) {
             column.floats[at] = ABSENT;
             notes.mixed_floats_histograms_aggregation(pos);
             continue;
         }
-        let (total, sum_notes) = sum.finish(if is_mean { sums.counts[at] } else { 1 });
+        let (total, sum_notes) = sum.finish(if is_mean { sums.floats.counts[at] } else { 1 });
         let Some(total) = total else {
             notes.mixed_schemas(pos, name);
             continue;

@@ -10,6 +10,7 @@ mod histograms;
 mod moments;
 mod select;
 mod state;
+mod sums;
 
 pub use exact::ExactSum;
 pub use finish::finish;

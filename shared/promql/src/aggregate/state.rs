@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tricord_model::codec::{CodecError, Reader, Writer};
 use tricord_model::{FloatHistogram, Labels, METRIC_NAME};
 
-use super::{ExactSum, HistogramSum, Moments};
+use super::sums::ColumnSums;
+use super::{HistogramSum, Moments};
 use crate::ast::{AggregateOp, Grouping};
 use crate::value::{ABSENT, Column, is_absent};
 
@@ -47,13 +48,25 @@ pub(crate) enum StepStates {
 /// The state of `sum` and `avg`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sums {
-    pub(crate) floats: Vec<ExactSum>,
-    pub(crate) counts: Vec<u64>,
+    pub(crate) floats: ColumnSums,
     /// The steps that hold histograms, ascending.
     pub(crate) histograms: Vec<(u32, HistogramSum)>,
 }
 
 impl Sums {
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let floats = ColumnSums::decode(input)?;
+        let mut histograms: Vec<(u32, HistogramSum)> = Vec::new();
+        for _ in 0..input.count(2)? {
+            let step = input.u32()?;
+            if step as usize >= floats.len() || histograms.last().is_some_and(|(last, _)| *last >= step) {
+                return Err(CodecError::Invalid("steps are not ascending"));
+            }
+            histograms.push((step, HistogramSum::decode(input)?));
+        }
+        Ok(Self { floats, histograms })
+    }
+
     fn histogram_at(&mut self, step: u32) -> &mut HistogramSum {
         let at = match self.histograms.binary_search_by_key(&step, |(at, _)| *at) {
             Ok(at) => at,
@@ -94,11 +107,9 @@ pub(crate) fn group_labels_of_value(
 impl StepStates {
     pub(crate) fn new(op: AggregateOp, steps: usize) -> Self {
         match op {
-            AggregateOp::Sum | AggregateOp::Avg => Self::Sum(Sums {
-                floats: vec![ExactSum::default(); steps],
-                counts: vec![0; steps],
-                histograms: vec![],
-            }),
+            AggregateOp::Sum | AggregateOp::Avg => {
+                Self::Sum(Sums { floats: ColumnSums::new(steps), histograms: vec![] })
+            }
             AggregateOp::Count | AggregateOp::CountValues => Self::Count(vec![0; steps]),
             AggregateOp::Min | AggregateOp::Max | AggregateOp::Group => Self::Value(vec![ABSENT; steps]),
             AggregateOp::Stddev | AggregateOp::Stdvar => Self::Moments(vec![Moments::default(); steps]),
@@ -116,7 +127,7 @@ impl StepStates {
             && match self {
                 Self::Sum(sums) => {
                     let histograms_fit = sums.histograms.iter().all(|(step, _)| (*step as usize) < steps);
-                    sums.floats.len() == steps && sums.counts.len() == steps && histograms_fit
+                    sums.floats.len() == steps && histograms_fit
                 }
                 Self::Count(counts) => counts.len() == steps,
                 Self::Value(values) => values.len() == steps,
@@ -133,10 +144,7 @@ impl StepStates {
     #[inline]
     pub(crate) fn fold_float(&mut self, op: AggregateOp, step: usize, value: f64) {
         match self {
-            Self::Sum(sums) => {
-                sums.floats[step].add(value);
-                sums.counts[step] += 1;
-            }
+            Self::Sum(sums) => sums.floats.add(step, value),
             Self::Count(counts) => counts[step] += 1,
             Self::Value(values) => values[step] = extreme(op, values[step], value),
             Self::Moments(moments) => moments[step].add(value),
@@ -149,12 +157,7 @@ impl StepStates {
     pub(crate) fn fold_floats(&mut self, op: AggregateOp, floats: &[f64]) {
         let present = || floats.iter().enumerate().filter(|(_, value)| !is_absent(**value));
         match self {
-            Self::Sum(sums) => {
-                for (step, value) in present() {
-                    sums.floats[step].add(*value);
-                    sums.counts[step] += 1;
-                }
-            }
+            Self::Sum(sums) => sums.floats.add_column(floats),
             Self::Count(counts) => {
                 for (count, value) in counts.iter_mut().zip(floats) {
                     *count += u64::from(!is_absent(*value));
@@ -174,7 +177,7 @@ impl StepStates {
         match self {
             Self::Sum(sums) => {
                 sums.histogram_at(step as u32).add(histogram);
-                sums.counts[step] += 1;
+                sums.floats.counts[step] += 1;
                 true
             }
             Self::Count(counts) => {
@@ -192,8 +195,7 @@ impl StepStates {
     fn merge(&mut self, op: AggregateOp, other: Self) -> Result<(), StateError> {
         match (self, other) {
             (Self::Sum(own), Self::Sum(theirs)) if own.floats.len() == theirs.floats.len() => {
-                own.floats.iter_mut().zip(&theirs.floats).for_each(|(a, b)| a.merge(b));
-                own.counts.iter_mut().zip(&theirs.counts).for_each(|(a, b)| *a += b);
+                own.floats.merge(&theirs.floats);
                 theirs.histograms.iter().for_each(|(step, sum)| own.histogram_at(*step).merge(sum));
             }
             (Self::Count(own), Self::Count(theirs)) if own.len() == theirs.len() => {
@@ -280,9 +282,7 @@ impl GroupState {
         match &self.steps {
             StepStates::Sum(sums) => {
                 out.u8(0);
-                out.u64(sums.floats.len() as u64);
-                sums.floats.iter().for_each(|sum| sum.encode(out));
-                sums.counts.iter().for_each(|count| out.u64(*count));
+                sums.floats.encode(out);
                 out.u64(sums.histograms.len() as u64);
                 for (step, sum) in &sums.histograms {
                     out.u64(u64::from(*step));
@@ -371,22 +371,12 @@ impl MergedGroups {
 
 fn decode_steps(input: &mut Reader<'_>) -> Result<StepStates, CodecError> {
     let kind = input.u8()?;
+    if kind == 0 {
+        return Ok(StepStates::Sum(Sums::decode(input)?));
+    }
     let steps = input.count(1)?;
     let each = 0..steps;
     Ok(match kind {
-        0 => {
-            let floats = each.clone().map(|_| ExactSum::decode(input)).collect::<Result<_, _>>()?;
-            let counts = each.map(|_| input.u64()).collect::<Result<_, _>>()?;
-            let mut histograms: Vec<(u32, HistogramSum)> = Vec::new();
-            for _ in 0..input.count(2)? {
-                let step = input.u32()?;
-                if step as usize >= steps || histograms.last().is_some_and(|(last, _)| *last >= step) {
-                    return Err(CodecError::Invalid("steps are not ascending"));
-                }
-                histograms.push((step, HistogramSum::decode(input)?));
-            }
-            StepStates::Sum(Sums { floats, counts, histograms })
-        }
         1 => StepStates::Count(each.map(|_| input.u64()).collect::<Result<_, _>>()?),
         2 => StepStates::Value(input.f64s(steps)?),
         3 => StepStates::Moments(each.map(|_| Moments::decode(input)).collect::<Result<_, _>>()?),

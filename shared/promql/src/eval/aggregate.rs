@@ -116,7 +116,10 @@ impl Evaluator<'_> {
         // What is aggregated may fail though nothing of it is kept; a label is looked at before.
         let label = matches!(spec.param, AggregateParam::Label(_));
         let wanted = !label || self.check_param(spec, steps)?;
-        let columns = self.eval_columns(expr, grid)?;
+        self.any_order = folds_in_any_order(spec.op) && reads_once(expr);
+        let columns = self.eval_columns(expr, grid);
+        self.any_order = false;
+        let columns = columns?;
         if !wanted || (!label && !self.check_param(spec, steps)?) {
             return Ok(vec![]);
         }
@@ -225,6 +228,24 @@ impl Evaluator<'_> {
             _ => {}
         }
         Ok(true)
+    }
+}
+
+/// Whether the order in which series are folded does not matter, not even for which of them stay.
+fn folds_in_any_order(op: AggregateOp) -> bool {
+    use AggregateOp as Op;
+    matches!(op, Op::Sum | Op::Avg | Op::Count | Op::Min | Op::Max | Op::Group | Op::Stddev | Op::Stdvar)
+}
+
+/// Whether an expression is a selector, or a function over a range of one.
+fn reads_once(expr: &Expr) -> bool {
+    match &unwrap_parens(expr).kind {
+        ExprKind::VectorSelector(_) => true,
+        ExprKind::Call(call) => {
+            let is_range = |arg: &Expr| matches!(unwrap_parens(arg).kind, ExprKind::MatrixSelector(_));
+            call.args.iter().any(is_range) && expr.selectors().len() == 1
+        }
+        _ => false,
     }
 }
 

@@ -297,6 +297,8 @@ pub(crate) struct Evaluator<'a> {
     live: u64,
     /// What the nodes around the one at hand read of histograms.
     reading: Reading,
+    /// Whether what is read may come in any order, as an aggregation folds it at once.
+    any_order: bool,
 }
 
 impl<'a> Evaluator<'a> {
@@ -315,6 +317,7 @@ impl<'a> Evaluator<'a> {
             tally: Tally::default(),
             live: 0,
             reading: Reading { stats: options.histogram_stats, buckets: false },
+            any_order: false,
         };
         if options.count_steps {
             evaluator.check_cells(1, grid.steps())?;

@@ -12,6 +12,7 @@ use crate::ast::{Call, Expr, ExprKind, MatrixSelector, Pos, RangeMode};
 use crate::eval::duration::{at_ms, resolve_duration_ms};
 use crate::functions::Function;
 use crate::histogram::sample_weight;
+use crate::kernels::rate_columns::{RateColumns, Shape};
 use crate::kernels::sliding::Sliding;
 use crate::kernels::{self, KernelContext, Out, Window, extended};
 use crate::value::{ABSENT, Column, Grid, QueryValue};
@@ -115,6 +116,13 @@ impl RangeSpec {
             }
         }
     }
+}
+
+/// Room that is kept from one series to the next.
+#[derive(Default)]
+struct Scratch {
+    floats: Vec<f64>,
+    rates: RateColumns,
 }
 
 /// Where a window lies in a track.
@@ -226,7 +234,7 @@ impl Evaluator<'_> {
         }
         self.check_cells(series.len(), grid.steps())?;
         let mut columns = Vec::with_capacity(series.len());
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         // What was read is held until its series is done.
         self.charge(series.iter().map(RangeSeries::held).sum())?;
         for series in series {
@@ -309,7 +317,7 @@ impl Evaluator<'_> {
         spec: RangeSpec,
         grid: Grid,
         scalars: &[Vec<f64>],
-        scratch: &mut Vec<f64>,
+        scratch: &mut Scratch,
     ) -> Result<Column> {
         let steps = grid.steps();
         let keeps_name = matches!(call.func, Function::LastOverTime | Function::FirstOverTime);
@@ -318,11 +326,24 @@ impl Evaluator<'_> {
             true => drop_metric_schema(&series.labels),
             false => series.labels.clone(),
         };
+        let name = series.labels.name();
+        let shape = Shape::of(call.func, spec.range_ms).filter(|_| {
+            let starts = self.options.start_timestamps && !series.floats.start_ms.is_empty();
+            spec.mode == RangeMode::Default && series.histograms.t_ms.is_empty() && !starts
+        });
+        if let Some(shape) = shape {
+            let samples = (&*series.floats.t_ms, &*series.floats.values);
+            let mut floats = Vec::new();
+            scratch.rates.fill(shape, samples, (0..steps).map(|step| spec.bounds(grid, step)), &mut floats);
+            let column = Column { labels, drop_name, floats, histograms: vec![] };
+            self.note_non_counter(call.func, name, arg.pos, &column);
+            return Ok(column);
+        }
         let mut column = Column { labels, drop_name, floats: vec![ABSENT; steps], histograms: vec![] };
         let (mut floats, mut histograms) = (Slide::default(), Slide::default());
-        let name = series.labels.name();
         let whole = whole(series);
-        let (mut sliding, mut looked) = (None, false);
+        // A single window has nothing to keep for another.
+        let (mut sliding, mut looked) = (None, steps == 1);
         for step in 0..steps {
             let (after, until) = spec.bounds(grid, step);
             floats.advance(&series.floats.t_ms, after, until);
@@ -346,7 +367,7 @@ impl Evaluator<'_> {
                 first_arg_pos: call.args[0].pos,
                 args_pos: args_pos(call, pos),
                 notes: &mut self.notes,
-                scratch: &mut *scratch,
+                scratch: &mut scratch.floats,
             };
             if !looked {
                 sliding = Sliding::new(&context, &whole);

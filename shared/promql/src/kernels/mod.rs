@@ -8,6 +8,7 @@ pub(crate) mod natural;
 pub(crate) mod over_time;
 pub(crate) mod quantile;
 pub(crate) mod rate;
+pub(crate) mod rate_columns;
 pub(crate) mod regression;
 pub(crate) mod sliding;
 pub(crate) mod summation;

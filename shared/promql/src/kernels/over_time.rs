@@ -116,23 +116,29 @@ pub(crate) fn extreme(context: &mut KernelContext<'_>, window: &Window<'_>) -> O
     if !floats_only(context, window) {
         return None;
     }
-    let better: fn(f64, f64) -> bool = match context.function {
-        Function::MaxOverTime => |new, old| new > old,
-        Function::MinOverTime => |new, old| new < old,
+    let best = match context.function {
+        Function::MaxOverTime => best_of(window.floats, |new, old| new > old),
+        Function::MinOverTime => best_of(window.floats, |new, old| new < old),
         // Of equal values the latest counts.
-        Function::TsOfMaxOverTime => |new, old| new >= old,
-        _ => |new, old| new <= old,
+        Function::TsOfMaxOverTime => best_of(window.floats, |new, old| new >= old),
+        _ => best_of(window.floats, |new, old| new <= old),
     };
-    let mut best = 0;
-    for (at, value) in window.floats.iter().enumerate() {
-        if better(*value, window.floats[best]) || window.floats[best].is_nan() {
-            best = at;
-        }
-    }
     Some(Out::Float(match context.function {
         Function::MaxOverTime | Function::MinOverTime => window.floats[best],
         _ => window.t_ms[best] as f64 / 1000.0,
     }))
+}
+
+/// The place of the value that is better than those before it; anything is better than NaN.
+#[inline]
+fn best_of(values: &[f64], better: impl Fn(f64, f64) -> bool) -> usize {
+    let (mut best, mut at_best) = (f64::NAN, 0);
+    for (at, value) in values.iter().enumerate() {
+        if better(*value, best) || best.is_nan() {
+            (best, at_best) = (*value, at);
+        }
+    }
+    at_best
 }
 
 pub(crate) fn variance(context: &mut KernelContext<'_>, window: &Window<'_>) -> Option<Out> {

@@ -100,7 +100,7 @@ pub(super) fn extrapolated_floats(
         return None;
     }
     let to_zero = (is_counter && difference > 0.0 && values[0] >= 0.0).then(|| values[0] / difference);
-    Some(Out::Float(difference * span.factor(context, is_counter, is_rate, to_zero)))
+    Some(Out::Float(difference * span.factor(context.range_seconds(), is_counter, is_rate, to_zero)))
 }
 
 fn extrapolated_histogram(
@@ -129,19 +129,21 @@ fn extrapolated_histogram(
     let mut difference = difference?;
     let to_zero = (is_counter && difference.count > 0.0 && values[0].count >= 0.0)
         .then(|| values[0].count / difference.count);
-    let factor = span.factor(context, is_counter, is_rate, to_zero);
+    let factor = span.factor(context.range_seconds(), is_counter, is_rate, to_zero);
     histogram::scale(&mut difference, factor);
     Some(Out::Histogram(difference))
 }
 
 /// The samples' part of the range.
-struct Span {
-    to_start_s: f64,
-    to_end_s: f64,
-    sampled_s: f64,
-    average_s: f64,
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub(super) to_start_s: f64,
+    pub(super) to_end_s: f64,
+    pub(super) sampled_s: f64,
+    /// The average distance between samples.
+    pub(super) average_s: f64,
     /// The first sample's counter started within the range, so that it counts from zero there.
-    from_start: bool,
+    pub(super) from_start: bool,
 }
 
 impl Span {
@@ -172,14 +174,8 @@ impl Span {
 
     /// What the difference is multiplied with: the series is taken to go on to the range's borders where they are
     /// near, by half a sample distance where they are far, and a counter never below zero.
-    #[inline]
-    fn factor(
-        &self,
-        context: &KernelContext<'_>,
-        is_counter: bool,
-        is_rate: bool,
-        to_zero: Option<f64>,
-    ) -> f64 {
+    #[inline(always)]
+    pub(super) fn factor(&self, range_s: f64, is_counter: bool, is_rate: bool, to_zero: Option<f64>) -> f64 {
         let threshold = self.average_s * 1.1;
         let mut to_start_s = self.to_start_s;
         if !self.from_start {
@@ -198,7 +194,7 @@ impl Span {
         if self.sampled_s != 0.0 {
             factor = (self.sampled_s + to_start_s + to_end_s) / self.sampled_s;
         }
-        if is_rate { factor / context.range_seconds() } else { factor }
+        if is_rate { factor / range_s } else { factor }
     }
 }
 

@@ -271,7 +271,7 @@ impl Parser<'_> {
 }
 
 /// Whether an expression may begin with that token.
-fn begins_expression(kind: Kind) -> bool {
+pub(super) fn begins_expression(kind: Kind) -> bool {
     match kind {
         Kind::Number | Kind::Duration | Kind::String | Kind::LeftParen | Kind::LeftBrace => true,
         Kind::Op(BinaryOp::Add | BinaryOp::Sub) => true,

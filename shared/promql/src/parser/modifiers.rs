@@ -1,9 +1,14 @@
 //! What stands behind operators (`bool`, `on`, `group_left`, `fill`) and behind selectors (`offset`, `@`, `anchored`).
 
+use super::expr::begins_expression;
 use super::{Parsed, Parser, error};
 use crate::ast::{AtModifier, BinaryOp, Cardinality, Duration, Expr, ExprKind, Matching, Pos, RangeMode};
 use crate::format::text::quote;
 use crate::lexer::{Keyword, Kind};
+
+fn is_fill(kind: Kind) -> bool {
+    matches!(kind, Kind::Keyword(Keyword::Fill | Keyword::FillLeft | Keyword::FillRight))
+}
 
 impl Parser<'_> {
     /// The modifiers of a binary operator: whether there is `bool`, and how vectors match.
@@ -25,7 +30,9 @@ impl Parser<'_> {
                 self.bump();
                 matching.card =
                     if group == Keyword::GroupLeft { Cardinality::ManyToOne } else { Cardinality::OneToMany };
-                if self.peek() == Kind::LeftParen {
+                // What can neither begin labels nor the right operand is taken for wrong labels.
+                let goes_on = begins_expression(self.peek()) || is_fill(self.peek());
+                if self.peek() == Kind::LeftParen || !goes_on {
                     matching.include = self.grouping_labels()?;
                 }
             }

@@ -166,6 +166,15 @@ fn durations_are_expressions() {
         "1:3: parse error: unexpected \"]\" in subquery or range selector, expected number, duration, step(), or range()",
     );
     check("m[5m", "1:5: parse error: unclosed left bracket");
+    check("a/on(b)group_left", "1:18: parse error: unexpected end of input in grouping opts, expected \"(\"");
+    check("a/on(b)group_left]", "1:18: parse error: unexpected right bracket ']'");
+    check("a/on(b)group_left*c", "1:18: parse error: unexpected <op:*> in grouping opts, expected \"(\"");
+    check("a/on(b)group_left-c", "a / on (b) group_left () -c");
+    check(
+        "a/on(b)group_left group_left",
+        "1:19: parse error: unexpected <group_left> in grouping opts, expected \"(\"",
+    );
+    check("a/on(b)group_left by", "a / on (b) group_left () by");
     check("m[", "1:3: parse error: unexpected end of input in duration expression");
     check(
         "m[5m 3m]",
@@ -321,8 +330,9 @@ fn depth_and_size_are_bounded() {
 
 /// The queries of the upstream cases, each with whether it is expected to fail. Empty where the cases are not at hand.
 fn corpus() -> Vec<(String, bool)> {
-    let folder = std::env::var("PROMQLTEST_DIR")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/promqltest").to_owned());
+    let beside =
+        || std::env::var("CARGO_MANIFEST_DIR").map(|crate_dir| crate_dir + "/../../../shared/promqltest");
+    let folder = std::env::var("PROMQLTEST_DIR").or_else(|_| beside()).unwrap();
     let mut queries = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().extension().is_some_and(|extension| extension == "test") {

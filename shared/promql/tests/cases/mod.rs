@@ -6,8 +6,10 @@ fn folder() -> Option<PathBuf> {
     if let Ok(folder) = std::env::var("PROMQLTEST_DIR") {
         return Some(PathBuf::from(folder));
     }
-    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    above.map(|folder| folder.join("shared/promqltest")).find(|folder| folder.join("functions.test").exists())
+    crate_dir()
+        .ancestors()
+        .map(|folder| folder.join("shared/promqltest"))
+        .find(|folder| folder.join("functions.test").exists())
 }
 
 /// The names and texts of the scripts in `PROMQLTEST_DIR`, or in `shared/promqltest` beside the checkout; `None`, with
@@ -22,7 +24,12 @@ pub(crate) fn files() -> Option<Vec<(String, String)>> {
 
 /// The names and texts of the project's own scripts.
 pub(crate) fn own() -> Vec<(String, String)> {
-    scripts(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration/cases"))
+    scripts(&crate_dir().join("../../integration/cases"))
+}
+
+/// The crate's folder as cargo says it at run time: a build cache may be shared by several checkouts.
+fn crate_dir() -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap())
 }
 
 fn scripts(folder: &Path) -> Vec<(String, String)> {

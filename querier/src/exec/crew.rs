@@ -1,0 +1,119 @@
+//! The threads that work off one task: one begins, and calls others only where the work is worth waking them. The last
+//! one out puts the answer together, so that nobody is woken for that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::oneshot;
+use tricord_runtime::Pool;
+use tricord_wire::ErrorKind;
+
+use super::{Error, Task};
+
+/// What the last one out does.
+type Finish = Box<dyn FnOnce(&Task) -> Result<Bytes, Error> + Send>;
+
+/// The threads at a task.
+struct Crew {
+    task: Task,
+    pool: Pool,
+    /// How many may still be called.
+    helpers: AtomicUsize,
+    working: AtomicUsize,
+    failed: Mutex<Option<Error>>,
+    end: Mutex<Option<(Finish, oneshot::Sender<Result<Bytes, Error>>)>>,
+    cancelled: Counter,
+}
+
+/// Works a task off on up to so many threads of a pool, and answers what `finish` makes of it. `cancelled` counts tasks
+/// that ended since their flag was set.
+///
+/// # Errors
+/// Those of [`Task::work`] and of `finish`.
+pub(crate) async fn work_off(
+    task: Task,
+    pool: &Pool,
+    threads: usize,
+    cancelled: Counter,
+    finish: impl FnOnce(&Task) -> Result<Bytes, Error> + Send + 'static,
+) -> Result<Bytes, Error> {
+    let (sender, receiver) = oneshot::channel();
+    let crew = Arc::new(Crew {
+        helpers: AtomicUsize::new(threads.min(task.width()).saturating_sub(1)),
+        task,
+        pool: pool.clone(),
+        working: AtomicUsize::new(1),
+        failed: Mutex::default(),
+        end: Mutex::new(Some((Box::new(finish), sender))),
+        cancelled,
+    });
+    pool.run(move || Member(crew).work()).await;
+    receiver
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a fragment ended without an answer")))
+}
+
+/// One thread at the task; whatever becomes of it, it leaves.
+struct Member(Arc<Crew>);
+
+impl Member {
+    fn work(self) {
+        let crew = &self.0;
+        if let Err(error) = crew.task.work(&|| crew.call_helpers()) {
+            crew.failed.lock().get_or_insert(error);
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = Error::new(ErrorKind::Internal, "a thread of the fragment panicked: this is a bug");
+            self.0.failed.lock().get_or_insert(error);
+        }
+        if self.0.working.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.end();
+        }
+    }
+}
+
+impl Crew {
+    fn call_helpers(self: &Arc<Self>) {
+        for _ in 0..self.helpers.swap(0, Ordering::Relaxed) {
+            let crew = Arc::clone(self);
+            tokio::spawn(async move {
+                let pool = crew.pool.clone();
+                pool.run(move || {
+                    if let Some(member) = crew.join() {
+                        member.work()
+                    }
+                })
+                .await;
+            });
+        }
+    }
+
+    /// A further member, unless all have left by now.
+    fn join(self: Arc<Self>) -> Option<Member> {
+        let more = |working: usize| (working > 0).then_some(working + 1);
+        let joined = self.working.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
+        joined.is_ok().then(|| Member(self))
+    }
+
+    fn end(&self) {
+        let Some((finish, sender)) = self.end.lock().take() else { return };
+        let result = match self.failed.lock().take() {
+            None => finish(&self.task),
+            Some(error) => {
+                // Counted here: the caller, who would count the outcome, may be gone.
+                self.cancelled.inc_by(u64::from(error.kind == ErrorKind::Cancelled));
+                Err(error)
+            }
+        };
+        // Whoever asked may have gone away.
+        let _ = sender.send(result);
+    }
+}
