@@ -14,7 +14,7 @@ ARGS ?=
 SEEDS ?= 1..30
 QUERIES ?= 400
 
-.PHONY: help run build test fuzz-promql bench-promql lint fmt deploy-check deps test-deps clean-data
+.PHONY: help run build test simulate fuzz-promql bench-promql lint fmt deploy-check deps test-deps clean-data
 
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ fuzz-promql: test-deps ## random queries against Debian's Prometheus, random tex
 		cargo test --release --locked -p tricord-promql --test parser_fuzz -- --nocapture
 	FUZZ_SEEDS=$(SEEDS) FUZZ_QUERIES=$(QUERIES) \
 		cargo test --release --locked --workspace --test integration differential -- --nocapture
+
+simulate: SEEDS = 1..20000
+simulate: deps ## the shard protocol and placement under random faults (SEEDS=1..20000), with bugs put in on purpose
+	@scripts/first-build.sh
+	SIMULATE_SEEDS=$(SEEDS) cargo test --release --locked --workspace --test simulation -- --nocapture
 
 bench-promql: deps ## the PromQL engine in memory (ARGS=range/1000 runs a part)
 	cargo bench --profile release --locked -p tricord-promql --bench promql -- $(ARGS)

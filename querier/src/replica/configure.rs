@@ -28,8 +28,13 @@ pub(crate) fn view_of(config: &ShardConfig) -> View {
 }
 
 impl Replicas {
-    /// Makes a machine for a shard that the store has.
+    /// Makes a machine for a shard that the store has, and that may have answered in an earlier process.
     pub(super) fn host(self: &Arc<Self>, shard: ShardId) -> Arc<Hosted> {
+        self.host_after(shard, self.store.stored_epoch(shard))
+    }
+
+    /// As [`Replicas::host`], for a shard that has answered under no later epoch than this one.
+    fn host_after(self: &Arc<Self>, shard: ShardId, answered: Epoch) -> Arc<Hosted> {
         let mut shards = self.shards.write();
         if let Some(hosted) = shards.get(&shard) {
             return hosted.clone();
@@ -40,11 +45,13 @@ impl Replicas {
             shard,
             end: Position { seq: end.seq, epoch: end.epoch },
             committed: self.store.committed(shard),
-            stored_epoch: self.store.stored_epoch(shard),
+            stored_epoch: answered,
             now_ms: self.now_ms(),
             older: Box::new(LogEpochs(self.store.clone(), shard)),
         };
-        let hosted = Arc::new(Hosted::new(Shard::new(boot, self.timing)));
+        let mut machine = Shard::new(boot, self.timing);
+        machine.epoch_stored(self.store.stored_epoch(shard));
+        let hosted = Arc::new(Hosted::new(machine));
         shards.insert(shard, hosted.clone());
         hosted
     }
@@ -88,7 +95,7 @@ impl Replicas {
     pub(super) async fn adopt_shard(self: &Arc<Self>, config: &ShardConfig, min_insync: usize) {
         let hosted = match self.shard(config.shard) {
             Some(hosted) => hosted,
-            None => match self.create(config.shard).await {
+            None => match self.create(config.shard, config.epoch).await {
                 Ok(hosted) => hosted,
                 Err(error) => {
                     tracing::error!(shard = config.shard.0, %error, "cannot make a shard");
@@ -108,11 +115,15 @@ impl Replicas {
         }
     }
 
-    async fn create(self: &Arc<Self>, shard: ShardId) -> Result<Arc<Hosted>, storage::Error> {
+    /// Makes a shard with its epoch stored: an empty replica that answered under an older one could stand in for what
+    /// it had held before it moved away.
+    async fn create(self: &Arc<Self>, shard: ShardId, epoch: Epoch) -> Result<Arc<Hosted>, storage::Error> {
         let replicas = self.clone();
         blocking(move || {
+            let answered = replicas.store.stored_epoch(shard);
             replicas.store.create_shard(shard)?;
-            Ok(replicas.host(shard))
+            replicas.store.store_epoch(shard, epoch)?;
+            Ok(replicas.host_after(shard, answered))
         })
         .await
     }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
-use tricord_replication::Position;
+use tricord_replication::{Position, SnapshotVerdict};
 use tricord_runtime::blocking;
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{Error, ErrorKind, ResponseStream};
@@ -54,8 +54,14 @@ impl Replicas {
         let node = self.cluster.data_node(to)?;
         let sent = timeout(LIMIT, node.install_snapshot(ReceiverStream::new(receiver).boxed())).await;
         let sent = sent.map_err(|_| Error::new(ErrorKind::Timeout, "the snapshot took too long"))?;
-        reading.await.map_err(Error::internal)??;
-        Ok(Seq(sent?.durable_seq))
+        match sent {
+            // The receiver may have had it all before the last chunk was read.
+            Ok(taken) => Ok(Seq(taken.durable_seq)),
+            Err(refused) => {
+                reading.await.map_err(Error::internal)??;
+                Err(refused)
+            }
+        }
     }
 
     fn read_snapshot(
@@ -115,11 +121,19 @@ impl Replicas {
         let hosted = self.shard(shard).ok_or_else(|| not_here(shard))?;
         let _turn = hosted.turn.lock().await;
         let (from, epoch) = (NodeId(header.from_node), Epoch(header.epoch));
-        if !hosted.peek(|machine| machine.may_install(from, epoch)) {
-            let text = format!("shard {shard} does not take a snapshot from node {from} under epoch {epoch}");
-            return Err(Error::new(ErrorKind::StaleEpoch, text));
+        let end = Seq(header.last_seq);
+        match hosted.peek(|machine| machine.judge_snapshot(from, epoch, end)) {
+            SnapshotVerdict::Install => {}
+            SnapshotVerdict::Held(held) => {
+                return Ok(pb::SnapshotResponse { shard: shard.0, durable_seq: held.0 });
+            }
+            SnapshotVerdict::Refused => {
+                let text =
+                    format!("shard {shard} does not take a snapshot from node {from} under epoch {epoch}");
+                return Err(Error::new(ErrorKind::StaleEpoch, text));
+            }
         }
-        let end = Position { seq: Seq(header.last_seq), epoch: Epoch(header.last_epoch) };
+        let end = Position { seq: end, epoch: Epoch(header.last_epoch) };
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let replicas = self.clone();
         let installing = {
@@ -148,9 +162,15 @@ impl Replicas {
             Some(Piece::Failed(why)) => Some(Err(storage::Error::Corrupt(why))),
             None => Some(Err(storage::Error::Corrupt("the snapshot was interrupted".to_owned()))),
         });
-        self.store.install(hosted.id, position, &mut chunks)?;
+        let installed = self.store.install(hosted.id, position, &mut chunks);
+        if installed.is_err() {
+            // What was there is gone: the replica begins anew, under the epoch that it has answered under.
+            self.store.create_shard(hosted.id)?;
+            self.store.store_epoch(hosted.id, hosted.peek(|machine| machine.stored_epoch()))?;
+        }
+        let end = if installed.is_ok() { end } else { Position::default() };
         self.machine(hosted, |machine, _| machine.installed(end));
-        Ok(())
+        Ok(installed?)
     }
 }
 

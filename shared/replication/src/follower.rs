@@ -91,6 +91,17 @@ pub enum Verdict {
     Append(usize),
 }
 
+/// How a snapshot is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotVerdict {
+    /// Put it in the place of what is there, and call [`Shard::installed`].
+    Install,
+    /// The replica has stored the primary's entries up to this one already: answer so.
+    Held(Seq),
+    /// The sender has nothing to install here (any more).
+    Refused,
+}
+
 /// How a beacon for one shard is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BeaconVerdict {
@@ -135,11 +146,12 @@ impl Shard {
         if message.epoch < self.stored_epoch || from == self.node || !self.accept_leader(from) {
             return self.answer(AckResult::Stale);
         }
-        let foreign = Seq(message.epoch_start.0 + 1);
-        if self.log.last().seq >= foreign
-            && self.log.epoch_at(foreign).is_none_or(|epoch| epoch < message.epoch)
+        // What is committed is the sender's too, though it may be trimmed here so that its epoch is not known any more.
+        let shared = message.epoch_start.max(self.committed);
+        if self.log.last().seq > shared
+            && self.log.epoch_at(shared.next()).is_none_or(|epoch| epoch < message.epoch)
         {
-            return self.cut_verdict(message.epoch_start);
+            return self.cut_verdict(shared);
         }
         if !self.matches(message.previous) {
             return self.answer(AckResult::Mismatch);
@@ -221,20 +233,33 @@ impl Shard {
         self.log.durable() < self.log.last().seq
     }
 
-    /// Whether a snapshot from `from` under `epoch` may replace this replica: never one that is in sync.
+    /// Whether a snapshot from `from` under `epoch` that ends at `end` may replace this replica: never one that is in
+    /// sync, nor one that has stored as much already, which a snapshot that was long on its way would take back.
     #[must_use]
-    pub fn may_install(&self, from: NodeId, epoch: Epoch) -> bool {
+    pub fn judge_snapshot(&self, from: NodeId, epoch: Epoch, end: Seq) -> SnapshotVerdict {
         let joining = self.view.joining.contains(&self.node) && !self.view.in_sync.contains(&self.node);
-        self.view.epoch == self.stored_epoch
-            && epoch == self.stored_epoch
-            && self.view.primary == Some(from)
-            && joining
+        let known = self.view.epoch == self.stored_epoch && epoch == self.stored_epoch;
+        if !known || !joining || self.view.primary != Some(from) {
+            return SnapshotVerdict::Refused;
+        }
+        match &self.role {
+            Role::Follower(follower)
+                if follower.epoch == epoch && Seq(0) < end && end <= follower.verified =>
+            {
+                SnapshotVerdict::Held(follower.verified.min(self.log.durable()))
+            }
+            _ => SnapshotVerdict::Install,
+        }
     }
 
-    /// Notes that a snapshot which ends at `end` was installed.
+    /// Notes that a snapshot which ends at `end` was installed, or that an installation failed and left the replica
+    /// empty (the default position).
     pub fn installed(&mut self, end: Position) {
         self.log.reset(end);
         self.committed = Seq(0);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.verified = end.seq;
+        }
         self.commit(end.seq);
     }
 

@@ -4,7 +4,8 @@
 //! from metadata; within an epoch the primary orders entries, and an entry is committed when every in-sync replica
 //! has it durably. Nothing here reads a clock, draws a random number, or does I/O: times are arguments in milliseconds
 //! of the node's monotonic clock, and what is to be done comes back as [`Action`]s and verdicts. The data node drives
-//! the machines over its store and the network; the simulator in `tests/` drives them over a hostile schedule.
+//! the machines over its store and the network; the simulator in `metadata/tests/simulation` drives them, with the real
+//! placement, over a hostile schedule.
 //!
 //! Rules that keep acknowledged entries, and where they are enforced:
 //! - a replica stores an epoch before it answers under it ([`Shard::epoch_stored`]), and refuses older ones;
@@ -24,7 +25,7 @@ mod propose;
 mod shard;
 
 pub use beacon::{Answers, Pulse, Pulses};
-pub use follower::{Ack, AckResult, BeaconVerdict, Entries, Verdict};
+pub use follower::{Ack, AckResult, BeaconVerdict, Entries, SnapshotVerdict, Verdict};
 pub use log::{OlderEpochs, Position};
 pub use primary::{Plan, Refusal};
 pub use propose::ProposalOutcome;

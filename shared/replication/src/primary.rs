@@ -120,16 +120,12 @@ impl Shard {
     }
 
     /// The same primary under a new epoch.
-    pub(crate) fn continue_tenure(&mut self, now_ms: u64, former: &View) {
+    pub(crate) fn continue_tenure(&mut self, now_ms: u64) {
         let last = self.log.last().seq;
         let Role::Primary(primary) = &mut self.role else { return };
         primary.epoch_start = last;
         primary.must_renew = false;
         primary.proposals = Proposals::default();
-        for removed in former.in_sync.iter().filter(|peer| !self.view.in_sync.contains(peer)) {
-            let granted_ms = primary.peers.get(removed).map_or(0, |peer| peer.granted_until_ms);
-            primary.hold_acks_until_ms = primary.hold_acks_until_ms.max(granted_ms);
-        }
         for (id, peer) in &mut primary.peers {
             peer.new_epoch(now_ms);
             peer.wanted = None;
@@ -137,7 +133,20 @@ impl Shard {
                 peer.kept_up_since_ms = None;
             }
         }
+        self.hold_for_removed(now_ms);
         self.add_peers(now_ms);
+    }
+
+    /// Acknowledgements wait until whoever is not in sync any more has stopped answering queries. It counts that time on
+    /// its own clock, which may be the slower one.
+    pub(crate) fn hold_for_removed(&mut self, now_ms: u64) {
+        let drift_ms = self.timing.grace_ms.saturating_sub(self.timing.lease_ms);
+        self.granted_until_ms.retain(|_, until_ms| *until_ms + drift_ms > now_ms);
+        let removed = self.granted_until_ms.iter().filter(|(peer, _)| !self.view.in_sync.contains(peer));
+        let until_ms = removed.map(|(_, until_ms)| *until_ms + drift_ms).max().unwrap_or(0);
+        if let Role::Primary(primary) = &mut self.role {
+            primary.hold_acks_until_ms = primary.hold_acks_until_ms.max(until_ms);
+        }
     }
 
     /// Whether a write under `epoch` is taken now.
@@ -285,6 +294,10 @@ impl Shard {
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(progress) = primary.peers.get_mut(&peer) else { return };
         progress.kept_up_since_ms = None;
+        if joining {
+            // It may have lost what it had, by an installation that failed.
+            progress.matched = progress.matched.min(ack.durable.seq);
+        }
         let hints = [same_end.then_some(ack.durable.seq), Some(ack.committed).filter(|seq| *seq <= last)];
         match hints.into_iter().flatten().find(|seq| seq.next() < progress.next) {
             Some(seq) => progress.next = seq.next(),
@@ -359,11 +372,12 @@ impl Shard {
         }
         let lease_until_ms = primary.lease_until_ms(&self.view, node, lease_ms);
         let grants = primary.is_serving(now_ms) && now_ms < lease_until_ms && self.view.in_sync.contains(&to);
-        let peer = primary.peers.get_mut(&to)?;
+        let peer = primary.peers.get(&to)?;
         let confirmed = peer.answered.filter(|last| last.number == answered && grants && answered > 0);
         let grant_ms = confirmed.map_or(0, |last| lease_until_ms.saturating_sub(last.received_ms));
         if grant_ms > 0 {
-            peer.granted_until_ms = peer.granted_until_ms.max(lease_until_ms);
+            let until_ms = self.granted_until_ms.entry(to).or_default();
+            *until_ms = lease_until_ms.max(*until_ms);
         }
         Some((epoch, committed, grant_ms))
     }

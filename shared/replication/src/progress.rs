@@ -31,8 +31,6 @@ pub(crate) struct Progress {
     /// It said that it cannot store entries.
     pub(crate) failed: bool,
     pub(crate) answered: Option<Answered>,
-    /// It may answer queries until then, by this node's clock.
-    pub(crate) granted_until_ms: u64,
     /// Since when it has had nearly everything that is committed.
     pub(crate) kept_up_since_ms: Option<u64>,
     /// It is about to be proposed as in sync: entries after this one need it already.
@@ -51,7 +49,6 @@ impl Progress {
             snapshot: false,
             failed: false,
             answered: None,
-            granted_until_ms: 0,
             kept_up_since_ms: None,
             wanted: None,
         }

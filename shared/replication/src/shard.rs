@@ -1,5 +1,7 @@
 //! One replica of one shard: its configuration, its role, and the passage from one to the next.
 
+use std::collections::BTreeMap;
+
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 
 use crate::follower::Follower;
@@ -171,6 +173,9 @@ pub struct Shard {
     pub(crate) role: Role,
     /// When this process last helped another primary's lease, or started with the chance that it had.
     pub(crate) foreign_answer_ms: Option<u64>,
+    /// Until when whom this process, as a primary, has allowed to answer queries, by its own clock. It outlives a tenure:
+    /// who becomes primary again soon must still wait for those that are not in sync any more.
+    pub(crate) granted_until_ms: BTreeMap<NodeId, u64>,
     pub(crate) actions: Vec<Action>,
 }
 
@@ -190,6 +195,7 @@ impl Shard {
             committed: boot.committed.min(boot.end.seq),
             role: Role::Idle,
             foreign_answer_ms: (boot.stored_epoch > Epoch(0)).then_some(boot.now_ms),
+            granted_until_ms: BTreeMap::new(),
             actions: Vec::new(),
         }
     }
@@ -249,15 +255,17 @@ impl Shard {
         let same_process = view.epoch > self.boot_epoch;
         let sole = view.is_sole();
         let former = std::mem::replace(&mut self.view, view);
-        if matches!(self.role, Role::Primary(_)) {
-            self.continue_tenure(now_ms, &former);
+        if matches!(self.role, Role::Primary(_)) && self.view.epoch.0 == former.epoch.0 + 1 {
+            self.continue_tenure(now_ms);
         } else {
+            // Another replica may have been primary in an epoch that this one has not seen.
             let first = self.view.epoch <= FIRST_EPOCH;
             let foreign_ms = self.foreign_answer_ms.filter(|_| !(first && sole));
             let serve_after_ms = foreign_ms.map_or(0, |at| at + self.timing.grace_ms);
             let start = self.log.last().seq;
             let must_renew = !(same_process || sole);
             self.role = Role::Primary(Primary::new(now_ms, start, serve_after_ms, must_renew));
+            self.hold_for_removed(now_ms);
             self.add_peers(now_ms);
         }
         self.advance(now_ms);

@@ -1,0 +1,206 @@
+//! What goes wrong, and when. A seed chooses some of the faults, so that each is seen alone and with others.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use tricord_model::{NodeId, ShardId};
+
+use crate::network::{METADATA, Weather};
+use crate::world::World;
+
+/// One kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// A process dies and comes back.
+    Crash,
+    /// A primary dies and is back before anybody has noticed.
+    QuickRestart,
+    /// All processes die at once.
+    CrashAll,
+    /// A process stands still, then goes on.
+    Pause,
+    /// A disk is lost; a new node comes in its place.
+    LoseDisk,
+    /// Syncs take long.
+    SlowDisk,
+    /// Messages get through in one direction only.
+    OneWay,
+    /// A node reaches nobody.
+    Isolate,
+    /// A node reaches the others but not metadata.
+    NoMetadata,
+    /// A node reaches metadata but not the others.
+    OnlyMetadata,
+    /// Metadata has no majority.
+    MetadataAway,
+    /// A monotonic clock leaps or stands still for as long as the grace allows.
+    ClockJump,
+    /// Metadata takes a living node for dead.
+    FalseDeath,
+    /// Metadata names another primary.
+    Rename,
+    /// A node is emptied, or taken back.
+    Drain,
+    /// A node joins.
+    Join,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 16] = [
+        Self::Crash,
+        Self::QuickRestart,
+        Self::CrashAll,
+        Self::Pause,
+        Self::LoseDisk,
+        Self::SlowDisk,
+        Self::OneWay,
+        Self::Isolate,
+        Self::NoMetadata,
+        Self::OnlyMetadata,
+        Self::MetadataAway,
+        Self::ClockJump,
+        Self::FalseDeath,
+        Self::Rename,
+        Self::Drain,
+        Self::Join,
+    ];
+}
+
+/// How far one clock may jump at once, and how long it then behaves, in milliseconds. With clocks that are off by 5 %
+/// the grace leaves 50 ms in a lease of 400 ms.
+const MOST_JUMP_MS: u64 = 20;
+const JUMP_PAUSE_MS: u64 = 700;
+/// More nodes than these are never registered at once.
+const MOST_NODES: usize = 6;
+
+/// The faults of one seed.
+pub(crate) struct Faults {
+    enabled: Vec<Fault>,
+    last_jump_ms: u64,
+}
+
+impl Faults {
+    pub(crate) fn new(rng: &mut StdRng) -> (Self, Weather) {
+        let mut all = Fault::ALL;
+        all.shuffle(rng);
+        let enabled = all[..rng.random_range(2..=Fault::ALL.len())].to_vec();
+        let some = |rng: &mut StdRng, most: f64| {
+            if rng.random_bool(0.6) { rng.random_range(0.0..most) } else { 0.0 }
+        };
+        let weather = Weather {
+            loss: some(rng, 0.08),
+            doubles: some(rng, 0.05),
+            delays: some(rng, 0.06),
+            longest_delay_ms: rng.random_range(30..1_500),
+        };
+        (Self { enabled, last_jump_ms: 0 }, weather)
+    }
+}
+
+impl World {
+    /// Perhaps something breaks, perhaps something is mended.
+    pub(crate) fn break_things(&mut self) {
+        if self.rng.random_bool(0.015) {
+            self.network.mend();
+        }
+        if self.rng.random_bool(0.025)
+            && let Some(fault) = self.faults.enabled.choose(&mut self.rng).copied()
+        {
+            *self.tally.faults.entry(fault).or_default() += 1;
+            self.inject(fault);
+        }
+    }
+
+    fn inject(&mut self, fault: Fault) {
+        let living: Vec<NodeId> = self.living().collect();
+        let Some(victim) = living.choose(&mut self.rng).copied() else { return };
+        let shard = ShardId(self.rng.random_range(0..self.metadata.state.shards.len() as u32));
+        let primary = self.metadata.state.shards[shard.0 as usize].primary.unwrap_or(victim);
+        match fault {
+            Fault::Crash => self.crash(victim, 2_500),
+            Fault::QuickRestart => self.crash(primary, 80),
+            Fault::CrashAll => living.into_iter().for_each(|node| self.crash(node, 800)),
+            Fault::Pause => {
+                let until_ms = self.now_ms + self.rng.random_range(20..2_000);
+                self.on_node(victim, |node| node.paused_until_ms = until_ms);
+            }
+            Fault::LoseDisk => self.lose_disk(victim),
+            Fault::SlowDisk => {
+                let sync_ms = self.rng.random_range(50..700);
+                self.on_node(victim, |node| node.sync_ms = sync_ms);
+            }
+            Fault::OneWay => {
+                if let Some(other) = living.choose(&mut self.rng).copied() {
+                    self.network.cut(victim, other);
+                }
+            }
+            Fault::Isolate => {
+                for other in living.into_iter().chain([METADATA]) {
+                    self.network.cut(victim, other);
+                    self.network.cut(other, victim);
+                }
+            }
+            Fault::NoMetadata => {
+                self.network.cut(victim, METADATA);
+                self.network.cut(METADATA, victim);
+            }
+            Fault::OnlyMetadata => {
+                for other in living {
+                    self.network.cut(victim, other);
+                    self.network.cut(other, victim);
+                }
+            }
+            Fault::MetadataAway => {
+                self.metadata.away_until_ms = self.now_ms + self.rng.random_range(50..2_500);
+            }
+            Fault::ClockJump => self.jump_clock(victim),
+            Fault::FalseDeath => self.metadata.doubt(primary),
+            Fault::Rename => self.metadata.rename(shard, &mut self.rng),
+            Fault::Drain => self.drain(victim),
+            Fault::Join if living.len() < MOST_NODES => self.join(),
+            Fault::Join => {}
+        }
+    }
+
+    fn jump_clock(&mut self, victim: NodeId) {
+        if self.now_ms < self.faults.last_jump_ms + JUMP_PAUSE_MS {
+            return;
+        }
+        self.faults.last_jump_ms = self.now_ms;
+        let (by_ms, leaps) = (self.rng.random_range(1..=MOST_JUMP_MS), self.rng.random_bool(0.5));
+        let now_ms = self.now_ms;
+        self.on_node(victim, |node| match leaps {
+            true => node.clock.leap(now_ms, by_ms),
+            false => node.clock.stall(now_ms, by_ms),
+        });
+    }
+
+    fn drain(&mut self, victim: NodeId) {
+        let draining = |id: &NodeId| self.metadata.state.nodes.get(id).is_some_and(|node| node.info.draining);
+        let undo = draining(&victim);
+        let left = self.living().filter(|id| *id != victim && !draining(id)).count();
+        if undo || left >= self.metadata.state.min_insync as usize {
+            self.metadata.drain(victim, undo);
+        }
+    }
+
+    /// A disk is lost for good where the promises allow it: fewer than `min_insync` members of any in-sync set.
+    fn lose_disk(&mut self, victim: NodeId) {
+        let lost = |id: &NodeId| self.nodes.get(id).is_none_or(|node| node.lost);
+        let bearable = self.metadata.state.shards.iter().all(|config| {
+            let others = config.in_sync.iter().filter(|id| lost(id) && **id != victim);
+            let gone = others.count() + 1;
+            let placed = config.primary.is_some();
+            // A joiner may be about to become a member.
+            placed && (!config.holds(victim) || gone < self.scenario.min_insync as usize)
+        });
+        if !bearable {
+            return;
+        }
+        self.crash(victim, 100);
+        self.restarts.remove(&victim);
+        self.on_node(victim, |node| node.lost = true);
+        self.tally.lost_disks += 1;
+        self.join();
+    }
+}

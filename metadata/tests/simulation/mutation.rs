@@ -1,0 +1,43 @@
+//! Bugs that are put in on purpose: a simulation that does not catch each of them proves nothing about the protocol.
+//! They live in the simulated drivers and the simulated network, so that the product carries no trace of them.
+
+/// One bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// The first follower's answer counts for all of them.
+    AcknowledgeBeforeTheSlowest,
+    /// A follower answers a primary of an older epoch as if that one still led.
+    SkipTheEpochCheck,
+    /// Metadata names a joiner primary.
+    PromoteWithoutBeingInSync,
+    /// Metadata and primaries go on with one copy.
+    ShrinkBelowTheMinimum,
+    /// A new primary neither waits for older leases nor for its followers' logs.
+    ServeBeforeReconciling,
+    /// What followers were granted is forgotten when they are removed.
+    AcknowledgeBeforeTheRemovedLeaseEnds,
+    /// A snapshot lacks an entry in its middle.
+    AdmitAJoinerWithAHole,
+    /// Clocks differ by more than the grace allows for.
+    ClocksDriftTooFar,
+    /// A crash loses entries whose sync was reported as done.
+    LoseWhatWasSynced,
+    /// A primary that restarts goes on under the epoch that it had, and takes its tail for that of the new process.
+    ForgetTheStoredEpoch,
+}
+
+impl Mutation {
+    /// All of them.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::AcknowledgeBeforeTheSlowest,
+        Self::SkipTheEpochCheck,
+        Self::PromoteWithoutBeingInSync,
+        Self::ShrinkBelowTheMinimum,
+        Self::ServeBeforeReconciling,
+        Self::AcknowledgeBeforeTheRemovedLeaseEnds,
+        Self::AdmitAJoinerWithAHole,
+        Self::ClocksDriftTooFar,
+        Self::LoseWhatWasSynced,
+        Self::ForgetTheStoredEpoch,
+    ];
+}
