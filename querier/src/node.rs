@@ -1,12 +1,13 @@
 //! The life of a data node: open, register, serve, drain.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tricord_metadata_client::{Cluster, Heartbeat, Identity, NodeAddress, ReplicaReport};
+use tricord_metadata_client::{Cluster, Heartbeat, Identity, NodeAddress, ReplicaReport, Report};
 use tricord_runtime::{Health, MemoryBudget, Metrics as Registry, Pool, Shutdown, blocking};
 use tricord_wire::{DataNode, DataNodeServer};
 
@@ -22,6 +23,9 @@ use crate::{Config, Error};
 const REGISTER_LIMIT: Duration = Duration::from_secs(120);
 /// A replay that takes longer tells how far it is every so often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// How often the report for metadata is made.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// What a data node needs from its process.
 pub struct Deps {
@@ -89,9 +93,8 @@ pub async fn start(config: Config, deps: Deps, shutdown: Shutdown) -> Result<Que
         draining: draining.clone(),
     });
     deps.cluster.set_local(identity.node_id, service.clone());
-    let reporting = replicas.clone();
-    let disk = config.data_dir.clone();
-    let report = move || report(&reporting, &disk);
+    let latest = keep_reporting(replicas.clone(), config.data_dir.clone(), running.clone());
+    let report = move || latest.lock().clone();
     let heartbeat = deps.cluster.start_heartbeat(&identity, &address, report).map_err(Error::Cluster)?;
     let checked = replicas.clone();
     deps.health.check("shards", move || checked.ready());
@@ -120,11 +123,14 @@ impl Querier {
         self.replicas.ready()
     }
 
-    /// Drains: says goodbye to metadata, stops replication, writes out what is in memory, closes the log.
+    /// Drains: lets others lead its shards, says goodbye to metadata, stops replication, writes out what is in memory,
+    /// closes the log.
     ///
     /// # Errors
     /// [`Error::Storage`] when memory could not be written out; what was acknowledged is in the log all the same.
     pub async fn stop(self) -> Result<(), Error> {
+        // Writes are taken until then, so that none waits for longer than the change takes.
+        self.replicas.hand_over().await;
         self.draining.store(true, Ordering::Relaxed);
         self.heartbeat.stop().await;
         self.shutdown.trigger();
@@ -190,7 +196,26 @@ async fn open(config: &Config) -> Result<Arc<Store>, Error> {
     Ok(opened.await?)
 }
 
-fn report(replicas: &Arc<Replicas>, dir: &Path) -> tricord_metadata_client::Report {
+/// What heartbeats tell, made anew again and again on another thread than theirs: the store may keep whoever asks it
+/// waiting for longer than a node counts as alive.
+fn keep_reporting(replicas: Arc<Replicas>, dir: PathBuf, shutdown: Shutdown) -> Arc<Mutex<Report>> {
+    let latest = Arc::new(Mutex::new(Report::default()));
+    let kept = latest.clone();
+    tokio::spawn(async move {
+        while !shutdown.is_triggered() {
+            let (replicas, dir) = (replicas.clone(), dir.clone());
+            let report = blocking(move || report(&replicas, &dir)).await;
+            *kept.lock() = report;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(REPORT_EVERY) => {}
+            }
+        }
+    });
+    latest
+}
+
+fn report(replicas: &Arc<Replicas>, dir: &Path) -> Report {
     let now_ms = replicas.now_ms();
     let report_of = |hosted: Arc<crate::replica::Hosted>| {
         let status = hosted.peek(|machine| machine.status(now_ms));
@@ -204,7 +229,7 @@ fn report(replicas: &Arc<Replicas>, dir: &Path) -> tricord_metadata_client::Repo
         }
     };
     let stats = replicas.store.stats();
-    tricord_metadata_client::Report {
+    Report {
         replicas: replicas.all().into_iter().map(report_of).collect(),
         disk_used_bytes: stats.disk_bytes + stats.log_bytes,
         disk_free_bytes: free_bytes(dir),

@@ -225,7 +225,7 @@ fn refused(shard: ShardId, why: Refusal) -> Error {
     let kind = match why {
         Refusal::StaleEpoch(_) => ErrorKind::StaleEpoch,
         Refusal::NotPrimary | Refusal::NotReady => ErrorKind::NotServing,
-        Refusal::TooFewReplicas(..) | Refusal::LeaseLapsed => ErrorKind::Unavailable,
+        Refusal::TooFewReplicas(..) | Refusal::LeaseLapsed | Refusal::LogFailed => ErrorKind::Unavailable,
     };
     Error { kind, message: format!("shard {shard}: {why}"), retry_after: Some(COME_BACK) }
 }

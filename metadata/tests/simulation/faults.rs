@@ -6,6 +6,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use tricord_model::{NodeId, ShardId};
 
 use crate::network::{METADATA, Weather};
+use crate::node::Node;
 use crate::world::World;
 
 /// One kind of fault.
@@ -19,6 +20,10 @@ pub(crate) enum Fault {
     CrashAll,
     /// A process stands still, then goes on.
     Pause,
+    /// A process is told to stop, and starts again.
+    Stop,
+    /// A log takes no more entries until its process starts again.
+    LogFails,
     /// A disk is lost; a new node comes in its place.
     LoseDisk,
     /// Syncs take long.
@@ -46,11 +51,13 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Crash,
         Self::QuickRestart,
         Self::CrashAll,
         Self::Pause,
+        Self::Stop,
+        Self::LogFails,
         Self::LoseDisk,
         Self::SlowDisk,
         Self::OneWay,
@@ -123,6 +130,17 @@ impl World {
             Fault::Pause => {
                 let until_ms = self.now_ms + self.rng.random_range(20..2_000);
                 self.on_node(victim, |node| node.paused_until_ms = until_ms);
+            }
+            Fault::Stop => {
+                let until_ms = self.now_ms + 400;
+                self.on_node(victim, Node::resign);
+                self.stops.insert(victim, until_ms);
+            }
+            Fault::LogFails => {
+                self.on_node(victim, Node::break_log);
+                // Somebody sees that it is not ready, and starts it again.
+                let until_ms = self.now_ms + self.rng.random_range(100..3_000);
+                self.stops.insert(victim, until_ms);
             }
             Fault::LoseDisk => self.lose_disk(victim),
             Fault::SlowDisk => {
@@ -199,6 +217,7 @@ impl World {
         }
         self.crash(victim, 100);
         self.restarts.remove(&victim);
+        self.stops.remove(&victim);
         self.on_node(victim, |node| node.lost = true);
         self.tally.lost_disks += 1;
         self.join();

@@ -74,6 +74,7 @@ fn promises_are_kept_and_everything_heals() {
         assert!(total.steps >= 2_000_000, "{total:?}");
         assert!(total.acknowledged > 100_000 && total.reads > 1_000_000, "{total:?}");
         assert!(total.epochs > 10_000 && total.snapshots > 1_000 && total.cuts > 100, "{total:?}");
+        assert!(total.releases > 100, "{total:?}");
         assert!(total.dropped > 100 && total.lost_disks > 100, "{total:?}");
         let missing = Fault::ALL.iter().find(|fault| !total.faults.contains_key(fault));
         assert_eq!(missing, None, "{total:?}");

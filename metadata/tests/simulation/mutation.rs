@@ -24,11 +24,13 @@ pub(crate) enum Mutation {
     LoseWhatWasSynced,
     /// A primary that restarts goes on under the epoch that it had, and takes its tail for that of the new process.
     ForgetTheStoredEpoch,
+    /// Whoever learns of a new primary tells it that older leases are over.
+    ReleaseWhatStillRuns,
 }
 
 impl Mutation {
     /// All of them.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::AcknowledgeBeforeTheSlowest,
         Self::SkipTheEpochCheck,
         Self::PromoteWithoutBeingInSync,
@@ -39,5 +41,6 @@ impl Mutation {
         Self::ClocksDriftTooFar,
         Self::LoseWhatWasSynced,
         Self::ForgetTheStoredEpoch,
+        Self::ReleaseWhatStillRuns,
     ];
 }

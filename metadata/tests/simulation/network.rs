@@ -34,6 +34,7 @@ pub(crate) enum Message {
     BeaconAnswer { session: u64, number: u64, accepted: Vec<ShardId> },
     Snapshot { shard: ShardId, epoch: Epoch, transfer: u64, entries: Arc<Vec<Entry>> },
     SnapshotDone { shard: ShardId, transfer: u64, end: Seq },
+    Release { shard: ShardId, epoch: Epoch },
     Heartbeat,
     Propose { shard: ShardId, number: u64, wish: View },
     Proposed { shard: ShardId, number: u64, outcome: ProposalOutcome, view: View, min_insync: usize },

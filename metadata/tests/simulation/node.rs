@@ -26,6 +26,7 @@ pub(crate) struct Turn<'a> {
     /// The node's own.
     pub(crate) local_ms: u64,
     pub(crate) sync_ms: u64,
+    pub(crate) broken: bool,
     pub(crate) mutation: Option<Mutation>,
     pub(crate) rng: &'a mut StdRng,
     pub(crate) tally: &'a mut Tally,
@@ -52,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) lost: bool,
     pub(crate) paused_until_ms: u64,
     pub(crate) sync_ms: u64,
+    /// The log takes nothing until the process starts again.
+    pub(crate) broken: bool,
     waiting: Vec<(NodeId, Message)>,
     map: Arc<Map>,
     pulses: BTreeMap<NodeId, Pulses>,
@@ -72,6 +75,7 @@ impl Node {
             lost: false,
             paused_until_ms: 0,
             sync_ms: 5,
+            broken: false,
             waiting: Vec::new(),
             map: Arc::default(),
             pulses: BTreeMap::new(),
@@ -98,9 +102,21 @@ impl Node {
         self.disks.values().for_each(|disk| disk.lock().crash(rng, lost_syncs));
     }
 
+    /// The process is about to stop.
+    pub(crate) fn resign(&mut self) {
+        self.replicas.values_mut().for_each(|replica| replica.machine.resign());
+    }
+
+    /// The disk fails under the log.
+    pub(crate) fn break_log(&mut self) {
+        self.broken = true;
+        self.replicas.values_mut().for_each(Replica::log_failed);
+    }
+
     /// The process starts. `drift` is by how many thousandths its clock may be off.
     pub(crate) fn boot(&mut self, drift: u64, turn: &mut Turn) {
         self.up = true;
+        self.broken = false;
         self.paused_until_ms = 0;
         self.clock = Clock::new(turn.now_ms, turn.rng.random_range(1000 - drift..=1000 + drift));
         turn.local_ms = self.clock.at(turn.now_ms);
@@ -225,6 +241,12 @@ impl Node {
             Message::Proposed { shard, number, outcome, view, min_insync } => {
                 if let Some(replica) = self.replicas.get_mut(&shard) {
                     replica.proposed(number, outcome, view, min_insync, turn);
+                }
+            }
+            Message::Release { shard, epoch } => {
+                if let Some(replica) = self.replicas.get_mut(&shard) {
+                    replica.machine.released(turn.local_ms, epoch);
+                    replica.act(turn);
                 }
             }
             Message::Map(map) => self.adopt(map, turn),

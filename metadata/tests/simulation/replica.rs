@@ -118,11 +118,22 @@ impl Replica {
             self.store_epoch(view.epoch);
         }
         let leads = view.primary == Some(self.node);
+        if turn.mutation == Some(Mutation::ReleaseWhatStillRuns)
+            && let Some(primary) = view.primary.filter(|_| view.epoch > self.machine.view().epoch)
+        {
+            turn.out.push((primary, Message::Release { shard: self.shard, epoch: view.epoch }));
+        }
         self.machine.configure(turn.local_ms, view, min_insync);
         self.act(turn);
         if leads && turn.mutation == Some(Mutation::ServeBeforeReconciling) {
             self.forge_answers(turn);
         }
+    }
+
+    pub(crate) fn log_failed(&mut self) {
+        self.syncs.clear();
+        self.owed.clear();
+        self.machine.log_failed();
     }
 
     /// A client's write.
@@ -200,6 +211,10 @@ impl Replica {
                         turn.news.push(News::Acknowledged(self.shard, epoch, seq));
                     }
                     Action::Commit(seq) => turn.news.push(News::Committed(self.shard, seq)),
+                    Action::Release(to, epoch) => {
+                        turn.tally.releases += 1;
+                        turn.out.push((to, Message::Release { shard: self.shard, epoch }));
+                    }
                     Action::SteppedDown | Action::Refresh => {}
                 }
             }
@@ -327,6 +342,12 @@ impl Replica {
                     self.machine.durable(turn.local_ms, after);
                     self.machine.cut(after);
                     turn.tally.cuts += 1;
+                }
+                Verdict::Append(_) if turn.broken => {
+                    let (epoch, durable) = (self.machine.stored_epoch(), Position::default());
+                    let ack = Ack { epoch, result: AckResult::Failed, durable, committed: Seq(0) };
+                    turn.out.push((from, Message::Ack { shard: self.shard, ticket, ack }));
+                    break;
                 }
                 Verdict::Append(skip) => {
                     let new = message.entries.get(skip..).unwrap_or_default();

@@ -36,6 +36,7 @@ pub(crate) struct Tally {
     pub(crate) snapshots: u64,
     pub(crate) cuts: u64,
     pub(crate) dropped: u64,
+    pub(crate) releases: u64,
     pub(crate) lost_disks: u64,
     pub(crate) faults: BTreeMap<Fault, u64>,
 }
@@ -49,6 +50,7 @@ impl Tally {
         self.snapshots += other.snapshots;
         self.cuts += other.cuts;
         self.dropped += other.dropped;
+        self.releases += other.releases;
         self.lost_disks += other.lost_disks;
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;
@@ -63,6 +65,8 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     /// When processes that are down come back.
     pub(crate) restarts: BTreeMap<NodeId, u64>,
+    /// Until when processes that are told to stop hand over.
+    pub(crate) stops: BTreeMap<NodeId, u64>,
     pub(crate) network: Network,
     pub(crate) metadata: Metadata,
     pub(crate) faults: Faults,
@@ -102,6 +106,7 @@ impl World {
             scenario,
             nodes: BTreeMap::new(),
             restarts: BTreeMap::new(),
+            stops: BTreeMap::new(),
             network: Network::new(weather),
             metadata: Metadata::new(scenario.shards, replicas, known),
             faults,
@@ -166,6 +171,8 @@ impl World {
         self.network.weather = Weather::default();
         self.metadata.away_until_ms = 0;
         self.restarts.values_mut().for_each(|at| *at = 0);
+        // A log that failed stays so until the process starts again.
+        self.stops.values_mut().for_each(|until_ms| *until_ms = 0);
         for node in self.nodes.values_mut() {
             node.paused_until_ms = 0;
             node.sync_ms = node.sync_ms.min(15);
@@ -183,6 +190,7 @@ impl World {
             let drift = if self.mutation == Some(Mutation::ClocksDriftTooFar) { 350 } else { 50 };
             self.turn(id, |node, turn| node.boot(drift, turn))?;
         }
+        self.stop_those_that_handed_over();
         self.metadata_acts();
         self.deliver()?;
         let running: Vec<NodeId> =
@@ -192,6 +200,20 @@ impl World {
             self.write(id)?;
         }
         self.check()
+    }
+
+    fn stop_those_that_handed_over(&mut self) {
+        let done = |(id, until_ms): (&NodeId, &u64)| {
+            let node = self.nodes.get(id)?;
+            let leads = node.replicas.values().any(|replica| replica.machine.is_resigning());
+            (!leads || self.now_ms >= *until_ms).then_some(*id)
+        };
+        let stopped: Vec<NodeId> = self.stops.iter().filter_map(done).collect();
+        for id in stopped {
+            self.stops.remove(&id);
+            self.metadata.doubt(id);
+            self.crash(id, 500);
+        }
     }
 
     fn metadata_acts(&mut self) {
@@ -240,6 +262,7 @@ impl World {
             now_ms: self.now_ms,
             local_ms: node.clock.at(self.now_ms),
             sync_ms: node.sync_ms,
+            broken: node.broken,
             mutation: self.mutation,
             rng: &mut self.rng,
             tally: &mut self.tally,

@@ -1,4 +1,5 @@
-//! Lease beacons between nodes, and the passage of time for all machines.
+//! Lease beacons between nodes, and the passage of time for all machines. Beacons also tell a new primary that older
+//! leases are over.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use super::send::Peer;
 
 /// How often the machines are told the time.
 const TICK: Duration = Duration::from_millis(20);
+/// While a primary waits for its first lease, beacons come so many times as often.
+const HURRY: u64 = 5;
 /// Beacons on their way to one peer at once; beyond that it is not answering anyway.
 const MAX_BEACONS: usize = 4;
 
@@ -30,14 +33,36 @@ impl Replicas {
                 () = self.shutdown.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            let failed = self.log_has_just_failed();
+            let mut hurry = false;
             for hosted in self.all() {
-                self.machine(&hosted, |machine, now_ms| machine.tick(now_ms));
+                hurry |= self.machine(&hosted, |machine, now_ms| {
+                    if failed {
+                        machine.log_failed();
+                    }
+                    machine.tick(now_ms);
+                    machine.awaits_lease(now_ms)
+                });
             }
-            if self.now_ms() >= next_beacon_ms {
-                next_beacon_ms = self.now_ms() + self.timing.beacon_every_ms;
+            let now_ms = self.now_ms();
+            let every_ms = self.timing.beacon_every_ms;
+            if now_ms >= next_beacon_ms || (hurry && now_ms + every_ms >= next_beacon_ms + every_ms / HURRY) {
+                next_beacon_ms = now_ms + every_ms;
                 self.send_beacons();
             }
         }
+    }
+
+    /// Whether the log has failed since this was asked last.
+    fn log_has_just_failed(&self) -> bool {
+        self.store.log_failure().is_some() && !self.log_failed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Tells a node that leases from before an epoch are over.
+    pub(super) async fn send_release(self: Arc<Self>, peer: Arc<Peer>, shard: ShardId, epoch: Epoch) {
+        peer.releases.lock().push(pb::ReleasedShard { shard: shard.0, epoch: epoch.0 });
+        self.exchange_beacon(&peer).await;
+        self.releasing.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn send_beacons(self: &Arc<Self>) {
@@ -75,7 +100,8 @@ impl Replicas {
                 shards.push(pb::BeaconShard { shard, epoch, committed_seq, grant_ms });
             }
         }
-        if shards.is_empty() {
+        let released = std::mem::take(&mut *peer.releases.lock());
+        if shards.is_empty() && released.is_empty() {
             return;
         }
         let request = pb::BeaconRequest {
@@ -86,6 +112,7 @@ impl Replicas {
             session: pulse.session,
             number: pulse.number,
             answered: pulse.answered,
+            released,
         };
         let Ok(node) = self.cluster.data_node(peer.node) else { return };
         let limit = Duration::from_millis(self.timing.lease_ms);
@@ -112,6 +139,11 @@ impl Replicas {
         let from = NodeId(request.from_node);
         let pulse = Pulse { session: request.session, number: request.number, answered: request.answered };
         let answered_ms = self.answers.lock().entry(from).or_default().answer(pulse, self.now_ms());
+        for released in &request.released {
+            if let Some(hosted) = self.shard(ShardId(released.shard)) {
+                self.machine(&hosted, |machine, now_ms| machine.released(now_ms, Epoch(released.epoch)));
+            }
+        }
         let shards = request.shards.iter().map(|shard| self.answer_shard(from, shard, answered_ms)).collect();
         Ok(pb::BeaconResponse { shards })
     }

@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -45,6 +46,10 @@ pub(crate) struct Replicas {
     answers: Mutex<HashMap<NodeId, Answers>>,
     snapshots: tokio::sync::Semaphore,
     told_unanswered: Seldom,
+    /// Whether the machines know that the log has failed.
+    log_failed: AtomicBool,
+    /// Releases that are on their way.
+    releasing: AtomicUsize,
     shutdown: Shutdown,
 }
 
@@ -61,6 +66,9 @@ pub(crate) struct Parts {
 
 /// Snapshots sent at once: each reads a shard's whole state.
 const MAX_SNAPSHOTS: usize = 2;
+/// How long a node that stops waits for others to lead its shards; metadata may be away.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+const HAND_OVER_POLL: Duration = Duration::from_millis(10);
 
 impl Replicas {
     /// Takes over the shards that the store has, and begins to follow the shard map. Within a tokio runtime.
@@ -79,6 +87,8 @@ impl Replicas {
             answers: Mutex::default(),
             snapshots: tokio::sync::Semaphore::new(MAX_SNAPSHOTS),
             told_unanswered: Seldom::every(Duration::from_secs(10)),
+            log_failed: AtomicBool::new(false),
+            releasing: AtomicUsize::new(0),
             shutdown: parts.shutdown,
         });
         for shard in replicas.store.shards() {
@@ -134,6 +144,10 @@ impl Replicas {
             Action::Propose(wish) => {
                 tokio::spawn(self.clone().propose(hosted.clone(), wish));
             }
+            Action::Release(peer, epoch) => {
+                self.releasing.fetch_add(1, Ordering::AcqRel);
+                tokio::spawn(self.clone().send_release(self.peer(peer), hosted.id, epoch));
+            }
             // The map is watched: the newer one is on its way.
             Action::Refresh => {
                 self.metrics.stale_epochs.inc();
@@ -172,8 +186,32 @@ impl Replicas {
         Ok(())
     }
 
+    /// Makes other replicas the primaries of the shards that this node leads, as far as that is possible in time.
+    pub(crate) async fn hand_over(self: &Arc<Self>) {
+        let all = self.all();
+        let led = |hosted: &&Arc<Hosted>| hosted.peek(Shard::is_resigning);
+        for hosted in &all {
+            self.machine(hosted, |machine, _| machine.resign());
+        }
+        let shards = all.iter().filter(led).count();
+        let done = async {
+            while all.iter().any(|hosted| led(&hosted)) || self.releasing.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(HAND_OVER_POLL).await;
+            }
+        };
+        if tokio::time::timeout(HAND_OVER_LIMIT, done).await.is_err() {
+            let left = all.iter().filter(led).count();
+            tracing::warn!(shards = left, "no other node takes over these shards: writes to them wait");
+        } else if shards > 0 {
+            tracing::info!(shards, "other nodes lead this node's shards now");
+        }
+    }
+
     /// Whether the node answers for what the map gives it; else what it waits for.
     pub(crate) fn ready(&self) -> Result<(), String> {
+        if let Some(failure) = self.store.log_failure() {
+            return Err(format!("the log failed, restart this data node once its disk is well: {failure}"));
+        }
         let map = self.cluster.map();
         if map.version == 0 {
             return Err("no shard map from metadata yet".to_owned());

@@ -33,6 +33,8 @@ pub(super) struct Peer {
     pub(super) node: NodeId,
     pub(super) pulses: Mutex<Pulses>,
     pub(super) beacons: AtomicUsize,
+    /// For the next beacon.
+    pub(super) releases: Mutex<Vec<pb::ReleasedShard>>,
     urgent: Notify,
     catch_up: Notify,
 }
@@ -61,6 +63,7 @@ impl Replicas {
                 node,
                 pulses: Mutex::new(Pulses::new(self.session)),
                 beacons: AtomicUsize::new(0),
+                releases: Mutex::default(),
                 urgent: Notify::new(),
                 catch_up: Notify::new(),
             });

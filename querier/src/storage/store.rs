@@ -353,6 +353,12 @@ impl Store {
         Reader::new(Arc::clone(&self.inner), cells, tenant.clone(), horizon_ms)
     }
 
+    /// Why the log takes no more entries, if it does not.
+    #[must_use]
+    pub(crate) fn log_failure(&self) -> Option<Error> {
+        self.inner.log.get()?.failure()
+    }
+
     /// Makes everything submitted durable and applied; later appends fail.
     pub(crate) fn close(&self) {
         if let Some(log) = self.inner.log.get() {

@@ -18,6 +18,7 @@
 
 mod beacon;
 mod follower;
+mod handover;
 mod log;
 mod primary;
 mod progress;

@@ -13,11 +13,13 @@ use crate::shard::{Action, Role, Shard, View};
 /// A primary's tenure, which may span several epochs.
 #[derive(Debug)]
 pub(crate) struct Primary {
+    /// The epoch in which the tenure began.
+    pub(crate) first_epoch: Epoch,
     /// The last entry when the current epoch began.
     epoch_start: Seq,
     pub(crate) tenure_ms: u64,
     /// Until then a former primary's lease, or what it granted, may still run.
-    serve_after_ms: u64,
+    pub(crate) serve_after_ms: u64,
     /// This process may have appended under this epoch before it restarted: it asks for the next epoch first.
     pub(crate) must_renew: bool,
     /// Whether every in-sync replica's log equals this one's up to the start of the tenure.
@@ -32,8 +34,15 @@ pub(crate) struct Primary {
 }
 
 impl Primary {
-    pub(crate) fn new(now_ms: u64, epoch_start: Seq, serve_after_ms: u64, must_renew: bool) -> Self {
+    pub(crate) fn new(
+        now_ms: u64,
+        first_epoch: Epoch,
+        epoch_start: Seq,
+        serve_after_ms: u64,
+        must_renew: bool,
+    ) -> Self {
         Self {
+            first_epoch,
             epoch_start,
             tenure_ms: now_ms,
             serve_after_ms,
@@ -62,7 +71,7 @@ impl Primary {
     }
 
     /// Until when this primary may serve.
-    fn lease_until_ms(&self, view: &View, node: NodeId, lease_ms: u64) -> u64 {
+    pub(crate) fn lease_until_ms(&self, view: &View, node: NodeId, lease_ms: u64) -> u64 {
         self.needed(view, node)
             .map(|peer| peer.and_then(|peer| peer.answered).map_or(0, |answered| answered.sent_ms + lease_ms))
             .min()
@@ -76,6 +85,9 @@ pub enum Refusal {
     /// The caller's shard map is not this replica's.
     #[error("the shard is under epoch {0} here: fetch the shard map")]
     StaleEpoch(Epoch),
+    /// The log takes no more entries.
+    #[error("the log of the shard's primary has failed: its node must be restarted")]
+    LogFailed,
     /// Another replica is the primary, or none is known.
     #[error("this node is not the shard's primary")]
     NotPrimary,
@@ -120,8 +132,11 @@ impl Shard {
     }
 
     /// The same primary under a new epoch.
-    pub(crate) fn continue_tenure(&mut self, now_ms: u64) {
-        let last = self.log.last().seq;
+    pub(crate) fn continue_tenure(&mut self, now_ms: u64, former: &View) {
+        let (last, settle_ms) = (self.log.last().seq, self.timing.settle_ms);
+        for removed in former.in_sync.iter().filter(|peer| self.view.joining.contains(peer)) {
+            self.flaps.removed(*removed, now_ms, settle_ms);
+        }
         let Role::Primary(primary) = &mut self.role else { return };
         primary.epoch_start = last;
         primary.must_renew = false;
@@ -160,6 +175,9 @@ impl Shard {
         }
         if self.view.in_sync.len() < self.min_insync {
             return Err(Refusal::TooFewReplicas(self.view.in_sync.len(), self.min_insync));
+        }
+        if self.log_failed {
+            return Err(Refusal::LogFailed);
         }
         if !primary.is_serving(now_ms) {
             return Err(Refusal::NotReady);

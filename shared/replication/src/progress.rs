@@ -119,7 +119,7 @@ impl Marks {
     }
 
     /// When entry `seq` was appended; `None` where it was not in this tenure.
-    fn appended_ms(&self, seq: Seq) -> Option<u64> {
+    pub(crate) fn appended_ms(&self, seq: Seq) -> Option<u64> {
         if seq > self.end {
             return None;
         }

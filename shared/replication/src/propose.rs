@@ -63,6 +63,9 @@ impl Shard {
         if primary.must_renew {
             return Some(self.view.clone());
         }
+        if let Some(wish) = self.succession(now_ms) {
+            return Some(wish);
+        }
         let timeout_ms = self.timing.follower_timeout_ms;
         let failing = |id: &NodeId| {
             let peer = primary.peers.get(id);
@@ -90,6 +93,8 @@ impl Shard {
     /// From here on acknowledgements need the joiners that keep up; one that stops is not waited for.
     fn want_joiners(&mut self, now_ms: u64) {
         let (timing, last, committed) = (self.timing, self.log.last().seq, self.committed);
+        // With no copy to spare, one that flaps is better than none.
+        let spare = self.view.in_sync.len() > self.min_insync;
         let Role::Primary(primary) = &mut self.role else { return };
         let serving = primary.is_serving(now_ms);
         // A primary that cannot reconcile knows only that its whole log holds what was acknowledged. It may replace a
@@ -97,7 +102,9 @@ impl Shard {
         let waited = now_ms >= primary.tenure_ms + timing.confirm_ms + timing.confirm_ms / 4;
         for (id, peer) in primary.peers.iter_mut().filter(|(id, _)| self.view.joining.contains(id)) {
             let leased = peer.answered.is_some_and(|answered| now_ms < answered.sent_ms + timing.lease_ms);
-            let settled = peer.kept_up_since_ms.is_some_and(|since| now_ms >= since + timing.settle_ms);
+            let held_off_ms = self.flaps.settle_ms(*id, now_ms, timing.settle_ms);
+            let settle_ms = if spare { held_off_ms } else { timing.settle_ms };
+            let settled = peer.kept_up_since_ms.is_some_and(|since| now_ms >= since + settle_ms);
             let overdue = peer.failed || peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
             if peer.wanted.is_none() && leased && settled && !overdue && (serving || waited) {
                 peer.wanted = Some(if serving { committed } else { last });

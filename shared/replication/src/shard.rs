@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 
 use crate::follower::Follower;
+use crate::handover::Flaps;
 use crate::log::{LogIndex, OlderEpochs, Position};
 use crate::primary::Primary;
 
@@ -86,6 +87,8 @@ pub enum Action {
     Propose(View),
     /// A peer knows a newer epoch: fetch the shard map.
     Refresh,
+    /// Tell this node, the primary from that epoch on, to call [`Shard::released`]. If it does not arrive, it waits.
+    Release(NodeId, Epoch),
     /// This replica is the primary no more: writers that wait must be told that their outcome is unknown.
     SteppedDown,
 }
@@ -176,6 +179,11 @@ pub struct Shard {
     /// Until when whom this process, as a primary, has allowed to answer queries, by its own clock. It outlives a tenure:
     /// who becomes primary again soon must still wait for those that are not in sync any more.
     pub(crate) granted_until_ms: BTreeMap<NodeId, u64>,
+    /// Leases from before this epoch are over everywhere.
+    pub(crate) released: Epoch,
+    pub(crate) resigning: bool,
+    pub(crate) log_failed: bool,
+    pub(crate) flaps: Flaps,
     pub(crate) actions: Vec<Action>,
 }
 
@@ -196,6 +204,10 @@ impl Shard {
             role: Role::Idle,
             foreign_answer_ms: (boot.stored_epoch > Epoch(0)).then_some(boot.now_ms),
             granted_until_ms: BTreeMap::new(),
+            released: Epoch(0),
+            resigning: false,
+            log_failed: false,
+            flaps: Flaps::default(),
             actions: Vec::new(),
         }
     }
@@ -239,6 +251,7 @@ impl Shard {
         if view == self.view {
             return true;
         }
+        self.release(now_ms, &view);
         if view.primary == Some(self.node) {
             self.lead(now_ms, view);
         } else if let (Some(leader), true) = (view.primary, view.holds(self.node)) {
@@ -256,15 +269,17 @@ impl Shard {
         let sole = view.is_sole();
         let former = std::mem::replace(&mut self.view, view);
         if matches!(self.role, Role::Primary(_)) && self.view.epoch.0 == former.epoch.0 + 1 {
-            self.continue_tenure(now_ms);
+            self.continue_tenure(now_ms, &former);
         } else {
             // Another replica may have been primary in an epoch that this one has not seen.
             let first = self.view.epoch <= FIRST_EPOCH;
-            let foreign_ms = self.foreign_answer_ms.filter(|_| !(first && sole));
+            let released = self.released >= self.view.epoch;
+            let foreign_ms = self.foreign_answer_ms.filter(|_| !(first && sole) && !released);
             let serve_after_ms = foreign_ms.map_or(0, |at| at + self.timing.grace_ms);
             let start = self.log.last().seq;
             let must_renew = !(same_process || sole);
-            self.role = Role::Primary(Primary::new(now_ms, start, serve_after_ms, must_renew));
+            let epoch = self.view.epoch;
+            self.role = Role::Primary(Primary::new(now_ms, epoch, start, serve_after_ms, must_renew));
             self.hold_for_removed(now_ms);
             self.add_peers(now_ms);
         }

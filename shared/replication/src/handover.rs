@@ -1,0 +1,142 @@
+//! Giving up the primary's role in good order: whom a primary that stops, or whose disk fails it, would rather see in its
+//! place, and how its successor is spared the wait for leases that are known to be over.
+
+use std::collections::BTreeMap;
+
+use tricord_model::{Epoch, NodeId};
+
+use crate::shard::{Action, Role, Shard, View};
+
+/// After so many settling times without a removal, a follower's earlier ones are forgotten.
+const FLAPS_FORGOTTEN_AFTER: u64 = 300;
+/// A follower that flaps waits at most this many times the settling time, as a power of two.
+const MOST_HOLD_OFF: u32 = 4;
+
+/// How often followers have lately been taken out of the in-sync set for failing, and when last.
+#[derive(Debug, Default)]
+pub(crate) struct Flaps(BTreeMap<NodeId, (u32, u64)>);
+
+impl Flaps {
+    /// Notes a removal.
+    pub(crate) fn removed(&mut self, node: NodeId, now_ms: u64, settle_ms: u64) {
+        let recent = self.recent(node, now_ms, settle_ms);
+        self.0.insert(node, (recent + 1, now_ms));
+    }
+
+    fn recent(&self, node: NodeId, now_ms: u64, settle_ms: u64) -> u32 {
+        let fresh = |at: u64| now_ms < at + settle_ms * FLAPS_FORGOTTEN_AFTER;
+        self.0.get(&node).filter(|(_, at)| fresh(*at)).map_or(0, |(count, _)| *count)
+    }
+
+    /// How long a follower must keep up before it is in sync again: twice as long with each recent removal.
+    pub(crate) fn settle_ms(&self, node: NodeId, now_ms: u64, settle_ms: u64) -> u64 {
+        let doublings = self.recent(node, now_ms, settle_ms).saturating_sub(1).min(MOST_HOLD_OFF);
+        settle_ms << doublings
+    }
+}
+
+impl Shard {
+    /// Asks for another primary from the next tick on, if this replica is one. For a node that is about to stop.
+    pub fn resign(&mut self) {
+        self.resigning = true;
+    }
+
+    /// Notes that the log takes no more entries until the process starts again: nothing is written from here on, and
+    /// another replica is to lead.
+    pub fn log_failed(&mut self) {
+        self.log_failed = true;
+        self.resigning = true;
+    }
+
+    /// Whether this replica is still the primary although it wants another one.
+    #[must_use]
+    pub fn is_resigning(&self) -> bool {
+        self.resigning && matches!(self.role, Role::Primary(_)) && self.view.in_sync.len() > 1
+    }
+
+    /// The configuration in which another replica leads, if this one should not and another can.
+    pub(crate) fn succession(&self, now_ms: u64) -> Option<View> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let timing = self.timing;
+        let slow = primary.marks.appended_ms(self.log.durable().next());
+        let slow = slow.is_some_and(|at| now_ms > at + timing.follower_timeout_ms);
+        if !self.resigning && !slow {
+            return None;
+        }
+        let fit = |id: &&NodeId| {
+            primary.peers.get(*id).is_some_and(|peer| {
+                let leased =
+                    peer.answered.is_some_and(|answered| now_ms < answered.sent_ms + timing.lease_ms);
+                let overdue = peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
+                // Where all disks are slow, nothing is gained.
+                let ahead = self.resigning || peer.matched > self.log.durable();
+                leased && ahead && !peer.failed && !overdue
+            })
+        };
+        let members = self.view.in_sync.iter().filter(|id| **id != self.node);
+        let matched = |id: &&NodeId| primary.peers.get(*id).map(|peer| peer.matched);
+        let successor = members.clone().filter(fit).max_by_key(matched)?;
+        let others: Vec<NodeId> = members.copied().collect();
+        let mut wish = View { primary: Some(*successor), ..self.view.clone() };
+        if others.len() >= self.min_insync {
+            wish.in_sync = others;
+            wish.joining.push(self.node);
+        } else if !self.resigning {
+            // It would stay in the set, and writes would wait for its disk as before.
+            return None;
+        }
+        Some(wish)
+    }
+
+    /// Before a configuration under which another replica leads: tells that one that no older lease runs any more, if
+    /// this replica knows it. As the primary until now it stops here; whoever it has allowed to answer queries is in sync
+    /// still and has to follow before anything is acknowledged; and it had waited for its own predecessors.
+    pub(crate) fn release(&mut self, now_ms: u64, next: &View) {
+        let Role::Primary(primary) = &self.role else { return };
+        let Some(successor) = next.primary.filter(|successor| *successor != self.node) else { return };
+        let drift_ms = self.timing.grace_ms.saturating_sub(self.timing.lease_ms);
+        let over =
+            |(peer, until_ms): (&NodeId, &u64)| *until_ms + drift_ms <= now_ms || next.in_sync.contains(peer);
+        let follows = next.epoch.0 == self.view.epoch.0 + 1;
+        if follows && primary.is_serving(now_ms) && self.granted_until_ms.iter().all(over) {
+            self.actions.push(Action::Release(successor, next.epoch));
+        }
+    }
+
+    /// Another replica says that every lease from before `epoch` is over.
+    pub fn released(&mut self, now_ms: u64, epoch: Epoch) {
+        self.released = self.released.max(epoch);
+        if let Role::Primary(primary) = &mut self.role
+            && primary.first_epoch <= epoch
+        {
+            primary.serve_after_ms = primary.serve_after_ms.min(now_ms);
+            self.advance(now_ms);
+        }
+    }
+
+    /// Whether this primary waits for answers to beacons before it may serve: they are worth hurrying.
+    #[must_use]
+    pub fn awaits_lease(&self, now_ms: u64) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        !primary.must_renew && now_ms >= primary.lease_until_ms(&self.view, self.node, self.timing.lease_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_follower_that_flaps_waits_longer_each_time_and_is_forgiven() {
+        let mut flaps = Flaps::default();
+        let node = NodeId(1);
+        let mut waits = Vec::new();
+        for at in 1..8 {
+            flaps.removed(node, at * 1_000, 100);
+            waits.push(flaps.settle_ms(node, at * 1_000, 100));
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1_600, 1_600, 1_600]);
+        assert_eq!(flaps.settle_ms(node, 7_000 + 30_000, 100), 100);
+        assert_eq!(flaps.settle_ms(NodeId(2), 7_000, 100), 100);
+    }
+}
