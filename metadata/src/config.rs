@@ -53,7 +53,7 @@ impl Default for Config {
             replicas: 3,
             min_insync: 2,
             shards: 64,
-            node_lease_ms: 3_000,
+            node_lease_ms: 2_500,
             node_gone_after_ms: 15 * 60_000,
             settle_ms: 1_000,
             calm_after_ms: 30_000,

@@ -43,6 +43,8 @@ pub struct Config {
     pub grace_ms: u64,
     /// After how long without an answer a follower is taken out of the in-sync set, in milliseconds.
     pub follower_timeout_ms: u64,
+    /// Bytes of snapshots that are sent per second to replicas that join, for all of them together. 0 is without bound.
+    pub snapshot_bytes_per_s: u64,
     /// How long a write may take when its caller names no limit, in milliseconds.
     pub write_timeout_ms: u64,
     /// Writes being worked on at once; more are told to come back.
@@ -80,6 +82,7 @@ impl Default for Config {
             lease_ms: timing.lease_ms,
             grace_ms: timing.grace_ms,
             follower_timeout_ms: timing.follower_timeout_ms,
+            snapshot_bytes_per_s: 64 << 20,
             write_timeout_ms: 10_000,
             max_concurrent_writes: 256,
             max_concurrent_queries: std::thread::available_parallelism().map_or(4, |n| n.get() * 2),

@@ -40,6 +40,8 @@ pub(crate) struct Metrics {
     pub(crate) cuts: Counter,
     pub(crate) snapshots_sent: Counter,
     pub(crate) snapshots_installed: Counter,
+    pub(crate) snapshot_bytes: Counter,
+    pub(crate) snapshot_wait_ms: Counter,
 }
 
 impl Metrics {
@@ -93,6 +95,12 @@ impl Metrics {
             snapshots_sent: metrics.counter("tricord_replication_snapshots_sent", "Snapshots sent"),
             snapshots_installed: metrics
                 .counter("tricord_replication_snapshots_installed", "Snapshots installed"),
+            snapshot_bytes: metrics
+                .counter("tricord_replication_snapshot_bytes", "Bytes of snapshots sent to joiners"),
+            snapshot_wait_ms: metrics.counter(
+                "tricord_replication_snapshot_wait_milliseconds",
+                "Time that snapshots waited for snapshot_bytes_per_s",
+            ),
         }
     }
 

@@ -78,6 +78,7 @@ pub async fn start(config: Config, deps: Deps, shutdown: Shutdown) -> Result<Que
         store: store.clone(),
         cluster: deps.cluster.clone(),
         timing,
+        snapshot_bytes_per_s: config.snapshot_bytes_per_s,
         metrics: metrics.clone(),
         shutdown: running.clone(),
     });

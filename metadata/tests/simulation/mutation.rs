@@ -26,11 +26,13 @@ pub(crate) enum Mutation {
     ForgetTheStoredEpoch,
     /// Whoever learns of a new primary tells it that older leases are over.
     ReleaseWhatStillRuns,
+    /// A follower says that it answers no more queries, and goes on answering them.
+    LeaveAndGoOnReading,
 }
 
 impl Mutation {
     /// All of them.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::AcknowledgeBeforeTheSlowest,
         Self::SkipTheEpochCheck,
         Self::PromoteWithoutBeingInSync,
@@ -42,5 +44,6 @@ impl Mutation {
         Self::LoseWhatWasSynced,
         Self::ForgetTheStoredEpoch,
         Self::ReleaseWhatStillRuns,
+        Self::LeaveAndGoOnReading,
     ];
 }

@@ -286,10 +286,15 @@ impl Node {
                         replica.store_epoch(*epoch);
                     }
                 }
-                BeaconVerdict::Accepted => accepted.push(*shard),
+                BeaconVerdict::Accepted => {
+                    let lies =
+                        turn.mutation == Some(Mutation::LeaveAndGoOnReading) && turn.rng.random_bool(0.05);
+                    let leaves = self.replicas.get(shard).is_some_and(|r| r.machine.is_leaving());
+                    accepted.push((*shard, leaves || lies));
+                }
                 BeaconVerdict::Refused => {
                     let skips = turn.mutation == Some(Mutation::SkipTheEpochCheck);
-                    accepted.extend(skips.then_some(*shard));
+                    accepted.extend(skips.then_some((*shard, false)));
                 }
             }
         }
@@ -317,7 +322,7 @@ impl Node {
         from: NodeId,
         session: u64,
         number: u64,
-        accepted: &[ShardId],
+        accepted: &[(ShardId, bool)],
         turn: &mut Turn,
     ) {
         if session != self.session {
@@ -325,9 +330,9 @@ impl Node {
         }
         let sent_ms = self.pulses.get_mut(&from).and_then(|pulses| pulses.answered(number));
         let Some(sent_ms) = sent_ms else { return };
-        for shard in accepted {
+        for (shard, leaving) in accepted {
             if let Some(replica) = self.replicas.get_mut(shard) {
-                replica.machine.beacon_answered(turn.local_ms, from, number, sent_ms);
+                replica.machine.beacon_answered(turn.local_ms, from, number, sent_ms, *leaving);
                 replica.act(turn);
             }
         }

@@ -124,7 +124,7 @@ impl Replicas {
         for ack in answer.shards.iter().filter(|ack| ack.accepted) {
             if let Some(hosted) = self.shard(ShardId(ack.shard)) {
                 self.machine(&hosted, |machine, now_ms| {
-                    machine.beacon_answered(now_ms, peer.node, pulse.number, sent_ms);
+                    machine.beacon_answered(now_ms, peer.node, pulse.number, sent_ms, ack.leaving);
                 });
             }
         }
@@ -159,9 +159,9 @@ impl Replicas {
         let Some(hosted) = self.shard(ShardId(shard.shard)) else {
             return pb::BeaconShardAck { shard: shard.shard, ..Default::default() };
         };
-        let (verdict, stored, durable) = self.machine(&hosted, |machine, now_ms| {
+        let (verdict, stored, durable, leaving) = self.machine(&hosted, |machine, now_ms| {
             let verdict = machine.beacon(now_ms, from, epoch, Seq(shard.committed_seq), grant);
-            (verdict, machine.stored_epoch(), machine.durable_seq())
+            (verdict, machine.stored_epoch(), machine.durable_seq(), machine.is_leaving())
         });
         if verdict == BeaconVerdict::StoreEpoch {
             // The next beacon finds it stored; this one does not wait for the disk, since it speaks for other shards too.
@@ -178,6 +178,7 @@ impl Replicas {
             epoch: stored.0,
             accepted: verdict == BeaconVerdict::Accepted,
             durable_seq: durable.0,
+            leaving,
         }
     }
 }

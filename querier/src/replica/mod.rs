@@ -10,6 +10,7 @@ mod send;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(crate) struct Replicas {
     peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
     answers: Mutex<HashMap<NodeId, Answers>>,
     snapshots: tokio::sync::Semaphore,
+    throttle: throttle::Throttle,
     told_unanswered: Seldom,
     /// Whether the machines know that the log has failed.
     log_failed: AtomicBool,
@@ -60,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<Store>,
     pub(crate) cluster: Cluster,
     pub(crate) timing: Timing,
+    pub(crate) snapshot_bytes_per_s: u64,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
 }
@@ -86,6 +89,7 @@ impl Replicas {
             peers: Mutex::default(),
             answers: Mutex::default(),
             snapshots: tokio::sync::Semaphore::new(MAX_SNAPSHOTS),
+            throttle: throttle::Throttle::new(parts.snapshot_bytes_per_s),
             told_unanswered: Seldom::every(Duration::from_secs(10)),
             log_failed: AtomicBool::new(false),
             releasing: AtomicUsize::new(0),
@@ -186,7 +190,8 @@ impl Replicas {
         Ok(())
     }
 
-    /// Makes other replicas the primaries of the shards that this node leads, as far as that is possible in time.
+    /// Lets the other replicas go on without this node, as far as that is possible in time: they lead the shards that it
+    /// leads, and do not wait for it to store entries.
     pub(crate) async fn hand_over(self: &Arc<Self>) {
         let all = self.all();
         let led = |hosted: &&Arc<Hosted>| hosted.peek(Shard::is_resigning);
@@ -201,9 +206,12 @@ impl Replicas {
         };
         if tokio::time::timeout(HAND_OVER_LIMIT, done).await.is_err() {
             let left = all.iter().filter(led).count();
-            tracing::warn!(shards = left, "no other node takes over these shards: writes to them wait");
+            tracing::warn!(
+                shards = left,
+                "others cannot go on without this node in time: writes to these shards wait"
+            );
         } else if shards > 0 {
-            tracing::info!(shards, "other nodes lead this node's shards now");
+            tracing::info!(shards, "others go on with this node's shards");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Copies of whole shards, for joiners whose log is too far back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -64,6 +64,16 @@ impl Replicas {
         }
     }
 
+    /// Waits until a chunk may be sent. On the thread that reads the snapshot.
+    fn pace(&self, bytes: usize) {
+        let wait = self.throttle.take(Instant::now(), bytes);
+        if !wait.is_zero() {
+            std::thread::sleep(wait);
+        }
+        self.metrics.snapshot_bytes.inc_by(bytes as u64);
+        self.metrics.snapshot_wait_ms.inc_by(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    }
+
     fn read_snapshot(
         &self,
         shard: ShardId,
@@ -86,6 +96,7 @@ impl Replicas {
         for chunk in chunks {
             let chunk = match chunk {
                 Ok(data) => {
+                    self.pace(data.len());
                     let crc = crc32c::crc32c(&data);
                     pb::SnapshotChunk { header: header.take(), data: data.into(), crc, last: false }
                 }

@@ -36,7 +36,8 @@ impl Flaps {
 }
 
 impl Shard {
-    /// Asks for another primary from the next tick on, if this replica is one. For a node that is about to stop.
+    /// Asks for another primary from the next tick on, if this replica is one; as a follower it answers no more queries
+    /// and asks to be left out. For a node that is about to stop; it takes entries until then.
     pub fn resign(&mut self) {
         self.resigning = true;
     }
@@ -48,10 +49,18 @@ impl Shard {
         self.resigning = true;
     }
 
-    /// Whether this replica is still the primary although it wants another one.
+    /// Whether this replica still waits for others to go on without it, as far as they can.
     #[must_use]
     pub fn is_resigning(&self) -> bool {
-        self.resigning && matches!(self.role, Role::Primary(_)) && self.view.in_sync.len() > 1
+        let members = self.view.in_sync.len();
+        let least = if matches!(self.role, Role::Primary(_)) { 1 } else { self.min_insync };
+        self.resigning && self.view.in_sync.contains(&self.node) && members > least
+    }
+
+    /// Whether this replica answers beacons with the word that it is leaving.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.resigning && !matches!(self.role, Role::Primary(_))
     }
 
     /// The configuration in which another replica leads, if this one should not and another can.
@@ -70,7 +79,7 @@ impl Shard {
                 let overdue = peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
                 // Where all disks are slow, nothing is gained.
                 let ahead = self.resigning || peer.matched > self.log.durable();
-                leased && ahead && !peer.failed && !overdue
+                leased && ahead && !peer.failed && !peer.leaving && !overdue
             })
         };
         let members = self.view.in_sync.iter().filter(|id| **id != self.node);

@@ -134,8 +134,10 @@ impl Shard {
     /// The same primary under a new epoch.
     pub(crate) fn continue_tenure(&mut self, now_ms: u64, former: &View) {
         let (last, settle_ms) = (self.log.last().seq, self.timing.settle_ms);
-        for removed in former.in_sync.iter().filter(|peer| self.view.joining.contains(peer)) {
-            self.flaps.removed(*removed, now_ms, settle_ms);
+        if let Role::Primary(primary) = &self.role {
+            let stays = |id: &&NodeId| primary.peers.get(*id).is_some_and(|peer| !peer.leaving);
+            let removed = former.in_sync.iter().filter(|peer| self.view.joining.contains(peer));
+            removed.filter(stays).for_each(|id| self.flaps.removed(*id, now_ms, settle_ms));
         }
         let Role::Primary(primary) = &mut self.role else { return };
         primary.epoch_start = last;
@@ -391,6 +393,7 @@ impl Shard {
         let lease_until_ms = primary.lease_until_ms(&self.view, node, lease_ms);
         let grants = primary.is_serving(now_ms) && now_ms < lease_until_ms && self.view.in_sync.contains(&to);
         let peer = primary.peers.get(&to)?;
+        let grants = grants && !peer.leaving;
         let confirmed = peer.answered.filter(|last| last.number == answered && grants && answered > 0);
         let grant_ms = confirmed.map_or(0, |last| lease_until_ms.saturating_sub(last.received_ms));
         if grant_ms > 0 {
@@ -400,8 +403,9 @@ impl Shard {
         Some((epoch, committed, grant_ms))
     }
 
-    /// Beacon `number`, which had left at `sent_ms`, was accepted by `from` for this shard.
-    pub fn beacon_answered(&mut self, now_ms: u64, from: NodeId, number: u64, sent_ms: u64) {
+    /// Beacon `number`, which had left at `sent_ms`, was accepted by `from` for this shard. A replica that is `leaving`
+    /// answers no more queries, whatever it was allowed before.
+    pub fn beacon_answered(&mut self, now_ms: u64, from: NodeId, number: u64, sent_ms: u64, leaving: bool) {
         let Role::Primary(primary) = &mut self.role else { return };
         if sent_ms < primary.tenure_ms {
             return;
@@ -410,6 +414,10 @@ impl Shard {
             && peer.answered.is_none_or(|last| last.number < number)
         {
             peer.answered = Some(Answered { number, sent_ms, received_ms: now_ms });
+            peer.leaving = leaving;
+            if leaving {
+                self.granted_until_ms.remove(&from);
+            }
         }
         self.advance(now_ms);
     }

@@ -31,6 +31,8 @@ pub(crate) struct Progress {
     /// It said that it cannot store entries.
     pub(crate) failed: bool,
     pub(crate) answered: Option<Answered>,
+    /// It said with its newest answer that it is about to stop.
+    pub(crate) leaving: bool,
     /// Since when it has had nearly everything that is committed.
     pub(crate) kept_up_since_ms: Option<u64>,
     /// It is about to be proposed as in sync: entries after this one need it already.
@@ -49,6 +51,7 @@ impl Progress {
             snapshot: false,
             failed: false,
             answered: None,
+            leaving: false,
             kept_up_since_ms: None,
             wanted: None,
         }

@@ -3,6 +3,7 @@
 
 use tricord_model::NodeId;
 
+use crate::progress::Progress;
 use crate::shard::{Action, Role, Shard, View};
 
 /// How many entries a joiner may lack when it begins to be needed for acknowledgements.
@@ -69,7 +70,8 @@ impl Shard {
         let timeout_ms = self.timing.follower_timeout_ms;
         let failing = |id: &NodeId| {
             let peer = primary.peers.get(id);
-            peer.is_some_and(|peer| peer.failed || peer.overdue_ms(now_ms, &primary.marks) > timeout_ms)
+            let overdue = |peer: &Progress| peer.overdue_ms(now_ms, &primary.marks) > timeout_ms;
+            peer.is_some_and(|peer| peer.failed || peer.leaving || overdue(peer))
         };
         let ready = |id: &NodeId| self.is_ready(*id);
         let failing: Vec<NodeId> = self.view.in_sync.iter().filter(|id| failing(id)).copied().collect();
@@ -105,7 +107,8 @@ impl Shard {
             let held_off_ms = self.flaps.settle_ms(*id, now_ms, timing.settle_ms);
             let settle_ms = if spare { held_off_ms } else { timing.settle_ms };
             let settled = peer.kept_up_since_ms.is_some_and(|since| now_ms >= since + settle_ms);
-            let overdue = peer.failed || peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
+            let late = peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
+            let overdue = peer.failed || peer.leaving || late;
             if peer.wanted.is_none() && leased && settled && !overdue && (serving || waited) {
                 peer.wanted = Some(if serving { committed } else { last });
             } else if overdue && !primary.proposals.doubt.contains(id) {

@@ -350,7 +350,7 @@ impl Shard {
             && match &self.role {
                 Role::Idle => false,
                 Role::Follower(follower) => {
-                    self.view.in_sync.contains(&self.node) && follower.may_read(now_ms)
+                    self.view.in_sync.contains(&self.node) && !self.resigning && follower.may_read(now_ms)
                 }
                 Role::Primary(_) => self.primary_may_read(now_ms),
             }

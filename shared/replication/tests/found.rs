@@ -1,0 +1,252 @@
+//! Mistakes of the protocol that the simulator has found, each as the shortest story that shows it, and the rules by which
+//! a role is handed over.
+
+use tricord_model::{Epoch, NodeId, Seq, ShardId};
+use tricord_replication::{
+    Ack, AckResult, Action, Boot, Entries, OlderEpochs, Position, RoleName, Shard, SnapshotVerdict, Timing,
+    Verdict, View,
+};
+
+const TIMING: Timing = Timing {
+    lease_ms: 2_000,
+    grace_ms: 2_500,
+    beacon_every_ms: 250,
+    follower_timeout_ms: 2_000,
+    retry_ms: 200,
+    confirm_ms: 5_000,
+    settle_ms: 1_000,
+};
+
+/// A log of which everything is trimmed.
+struct Trimmed;
+
+impl OlderEpochs for Trimmed {
+    fn epoch_at(&self, _: Seq) -> Option<Epoch> {
+        None
+    }
+}
+
+fn at(seq: u64, epoch: u64) -> Position {
+    Position { seq: Seq(seq), epoch: Epoch(epoch) }
+}
+
+fn view(epoch: u64, primary: u64, in_sync: &[u64], joining: &[u64]) -> View {
+    let ids = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect();
+    View { epoch: Epoch(epoch), primary: Some(NodeId(primary)), in_sync: ids(in_sync), joining: ids(joining) }
+}
+
+/// A replica on an empty disk, and what drives it.
+struct Replica {
+    machine: Shard,
+    beacons: u64,
+}
+
+impl Replica {
+    fn new(node: u64) -> Self {
+        let boot = Boot {
+            node: NodeId(node),
+            shard: ShardId(0),
+            end: Position::default(),
+            committed: Seq(0),
+            stored_epoch: Epoch(0),
+            now_ms: 10_000,
+            older: Box::new(Trimmed),
+        };
+        Self { machine: Shard::new(boot, TIMING), beacons: 0 }
+    }
+
+    fn configure(&mut self, now_ms: u64, view: View) {
+        self.machine.epoch_stored(view.epoch);
+        assert!(self.machine.configure(now_ms, view, 2));
+    }
+
+    /// These followers answer a beacon, store what there is to store, and are allowed to answer queries.
+    fn followers_answer(&mut self, now_ms: u64, followers: &[u64]) {
+        for _ in 0..2 {
+            self.beacons += 1;
+            for follower in followers.iter().copied().map(NodeId) {
+                let _ = self.machine.beacon_to(now_ms, follower, self.beacons - 1);
+                self.machine.beacon_answered(now_ms, follower, self.beacons, now_ms, false);
+                if let Some(plan) = self.machine.plan(now_ms, follower) {
+                    let durable = Position { seq: plan.last, epoch: plan.epoch };
+                    let ack = Ack { epoch: plan.epoch, result: AckResult::Ok, durable, committed: Seq(0) };
+                    self.machine.acked(now_ms, follower, plan.ticket, ack);
+                }
+            }
+        }
+        for follower in followers.iter().copied().map(NodeId) {
+            let _ = self.machine.beacon_to(now_ms, follower, self.beacons);
+        }
+    }
+
+    fn write(&mut self, now_ms: u64) -> Seq {
+        assert_eq!(self.machine.writable(now_ms, self.machine.view().epoch), Ok(()));
+        let seq = self.machine.append(now_ms).seq;
+        self.machine.durable(now_ms, seq);
+        seq
+    }
+
+    fn acknowledges(&mut self, now_ms: u64, seq: Seq) -> bool {
+        self.machine.tick(now_ms);
+        self.machine.actions().contains(&Action::Acknowledge(seq))
+    }
+
+    fn role(&self, now_ms: u64) -> RoleName {
+        self.machine.status(now_ms).role
+    }
+}
+
+/// A primary of nodes 1 to 3 that serves at 10,000 ms and has allowed both followers to answer until 12,000.
+fn primary() -> Replica {
+    let mut replica = Replica::new(1);
+    replica.configure(10_000, view(1, 1, &[1, 2, 3], &[]));
+    replica.followers_answer(10_000, &[2, 3]);
+    assert_eq!(replica.role(10_000), RoleName::Primary);
+    drop(replica.machine.actions());
+    replica
+}
+
+#[test]
+fn a_joiner_goes_on_after_a_snapshot_that_ends_within_the_epoch() {
+    let mut joiner = Replica::new(3);
+    joiner.configure(10_000, view(4, 1, &[1, 2], &[3]));
+    let (primary, epoch) = (NodeId(1), Epoch(4));
+    assert_eq!(joiner.machine.judge_snapshot(primary, epoch, Seq(10)), SnapshotVerdict::Install);
+    joiner.machine.installed(at(10, 4));
+    let next = Entries {
+        epoch,
+        epoch_start: Seq(5),
+        previous: at(10, 4),
+        entries: vec![at(11, 4)],
+        committed: Seq(10),
+    };
+    assert_eq!(joiner.machine.receive(primary, &next), Verdict::Append(0));
+    joiner.machine.append_as_follower(&next.entries);
+    joiner.machine.durable(10_000, Seq(11));
+    // A copy of that snapshot that was long on its way takes nothing back.
+    assert_eq!(joiner.machine.judge_snapshot(primary, epoch, Seq(10)), SnapshotVerdict::Held(Seq(11)));
+    assert_eq!(joiner.machine.judge_snapshot(primary, epoch, Seq(12)), SnapshotVerdict::Install);
+}
+
+#[test]
+fn a_removal_is_waited_for_on_the_slower_clock() {
+    let mut primary = primary();
+    primary.configure(10_100, view(2, 1, &[1, 2], &[3]));
+    primary.followers_answer(10_100, &[2]);
+    let seq = primary.write(10_100);
+    for now_ms in [11_000, 11_900, 12_400] {
+        primary.followers_answer(now_ms, &[2]);
+        assert!(!primary.acknowledges(now_ms, seq), "the removed follower may still answer at {now_ms}");
+    }
+    primary.followers_answer(12_500, &[2]);
+    assert!(primary.acknowledges(12_500, seq));
+}
+
+#[test]
+fn who_leads_again_remembers_whom_it_has_allowed_to_answer() {
+    let mut primary = primary();
+    primary.configure(10_100, view(2, 2, &[1, 2, 3], &[]));
+    assert_eq!(primary.role(10_100), RoleName::Follower);
+    primary.configure(10_200, view(3, 1, &[1, 2], &[]));
+    primary.followers_answer(10_200, &[2]);
+    let seq = primary.write(10_200);
+    primary.followers_answer(12_400, &[2]);
+    assert!(!primary.acknowledges(12_400, seq), "node 3 was allowed to answer until 12,000");
+    primary.followers_answer(12_500, &[2]);
+    assert!(primary.acknowledges(12_500, seq));
+}
+
+#[test]
+fn a_primary_that_has_missed_an_epoch_begins_anew() {
+    let mut follows = primary();
+    follows.configure(10_100, view(2, 1, &[1, 2, 3], &[]));
+    assert_eq!(follows.role(10_100), RoleName::Primary, "nobody has led in between");
+    let mut missed = primary();
+    missed.configure(10_100, view(3, 1, &[1, 2, 3], &[]));
+    assert_eq!(missed.role(10_100), RoleName::Reconciling);
+    missed.followers_answer(10_100, &[2, 3]);
+    assert_eq!(missed.role(10_100), RoleName::Primary);
+}
+
+#[test]
+fn a_successor_does_not_wait_for_leases_that_are_over() {
+    let mut former = primary();
+    former.configure(10_100, view(2, 2, &[1, 2, 3], &[]));
+    assert!(former.machine.actions().contains(&Action::Release(NodeId(2), Epoch(2))));
+
+    let successor = || {
+        let mut successor = Replica::new(2);
+        successor.configure(9_000, view(1, 1, &[1, 2, 3], &[]));
+        successor.machine.beacon(10_000, NodeId(1), Epoch(1), Seq(0), None);
+        successor
+    };
+    let mut waits = successor();
+    waits.configure(10_100, view(2, 2, &[1, 2, 3], &[]));
+    waits.followers_answer(10_100, &[1, 3]);
+    assert_eq!(waits.role(12_400), RoleName::Reconciling);
+    assert_eq!(waits.role(12_500), RoleName::Primary);
+    // The word may come before the configuration or after it.
+    let (mut before, mut after) = (successor(), successor());
+    before.machine.released(10_050, Epoch(2));
+    for replica in [&mut before, &mut after] {
+        replica.configure(10_100, view(2, 2, &[1, 2, 3], &[]));
+        replica.followers_answer(10_100, &[1, 3]);
+    }
+    after.machine.released(10_150, Epoch(2));
+    assert_eq!((before.role(10_150), after.role(10_150)), (RoleName::Primary, RoleName::Primary));
+    // That of an older handover says nothing.
+    let mut stale = successor();
+    stale.machine.released(10_050, Epoch(1));
+    stale.configure(10_100, view(2, 2, &[1, 2, 3], &[]));
+    stale.followers_answer(10_100, &[1, 3]);
+    assert_eq!(stale.role(10_150), RoleName::Reconciling);
+}
+
+#[test]
+fn leases_are_not_released_while_somebody_who_is_left_out_may_answer() {
+    let mut former = primary();
+    former.configure(10_100, view(2, 2, &[1, 2], &[3]));
+    let released = former.machine.actions().iter().any(|action| matches!(action, Action::Release(..)));
+    assert!(!released, "node 3 may answer until 12,000");
+}
+
+#[test]
+fn who_stops_asks_for_a_successor_and_leaves_without_a_wait() {
+    let mut primary = primary();
+    primary.machine.resign();
+    assert!(primary.machine.is_resigning());
+    primary.machine.tick(10_050);
+    let wishes: Vec<View> = primary
+        .machine
+        .actions()
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Propose(wish) => Some(wish),
+            _ => None,
+        })
+        .collect();
+    assert!(matches!(&wishes[..], [wish] if wish.primary != Some(NodeId(1)) && wish.in_sync.len() == 2));
+
+    // A follower that says that it leaves may not answer any more, so nothing waits for its lease.
+    let mut primary = self::primary();
+    primary.machine.beacon_answered(10_100, NodeId(3), 9, 10_100, true);
+    primary.machine.tick(10_100);
+    let wish = view(1, 1, &[1, 2], &[3]);
+    assert!(primary.machine.actions().contains(&Action::Propose(wish)));
+    primary.configure(10_150, view(2, 1, &[1, 2], &[3]));
+    primary.followers_answer(10_150, &[2]);
+    let seq = primary.write(10_150);
+    primary.followers_answer(10_150, &[2]);
+    assert!(
+        primary.machine.actions().contains(&Action::Acknowledge(seq)) || primary.acknowledges(10_160, seq)
+    );
+}
+
+#[test]
+fn a_failed_log_takes_no_more_writes_and_asks_for_another_primary() {
+    let mut primary = primary();
+    primary.machine.log_failed();
+    assert!(primary.machine.writable(10_050, Epoch(1)).is_err());
+    primary.machine.tick(10_050);
+    assert!(primary.machine.actions().iter().any(|action| matches!(action, Action::Propose(_))));
+}
