@@ -151,9 +151,11 @@ fn local_cluster() -> Command {
         .arg(Arg::new("min-insync").long("min-insync").value_name("N").value_parser(value_parser!(u32)).help("Copies that must be in sync for a write, at birth [default: 2, or 1 with one copy]"))
         .arg(Arg::new("shards").long("shards").value_name("N").default_value("64").value_parser(value_parser!(u32)).help("Shards, at birth"))
         .arg(Arg::new("ready-timeout-s").long("ready-timeout-s").value_name("SECONDS").default_value("120").value_parser(value_parser!(u64)).help("How long all processes may take to become ready"))
+        .arg(Arg::new("no-restart").long("no-restart").action(ArgAction::SetTrue).help("Leave processes that end as they are; otherwise they are started again"))
+        .arg(Arg::new("add-node").long("add-node").action(ArgAction::SetTrue).help("Ask the local cluster that runs in --data-dir for one more data node"))
         .arg(parent())
         .arg(Arg::new("flags").num_args(0..).last(true).help("Flags for every process, after `--`"))
-        .after_help("Examples:\n  tricord local-cluster\n  tricord local-cluster --data-nodes 5 --data-dir /tmp/five -- --own-telemetry=false --log debug")
+        .after_help("Examples:\n  tricord local-cluster\n  tricord local-cluster --add-node          (in another terminal)\n  tricord local-cluster --data-nodes 5 --data-dir /tmp/five -- --own-telemetry=false --log debug")
 }
 
 fn cluster(settings: &[Setting]) -> Command {
@@ -178,6 +180,16 @@ fn cluster(settings: &[Setting]) -> Command {
         .about("Births the cluster, once: the metadata members form a group and mint its id");
     let status = Command::new("status").about("Prints nodes, shards, in-sync sets and lag");
     let drain = Command::new("drain").about("Moves everything off a data node, before it is taken away");
+    let join = Command::new("join").about("Adds a member to the metadata group");
+    let remove = Command::new("remove").about("Takes a member out of the metadata group");
+    let replace = Command::new("replace")
+        .about("Adds a metadata member in the place of another one, which may be lost");
+    let address =
+        || Arg::new("address").value_name("HOST:PORT").required(true).help("The new member's --rpc-listen");
+    let member = || {
+        let help = "The old member's id, from `cluster status`";
+        Arg::new("member").value_name("MEMBER").required(true).value_parser(value_parser!(u64)).help(help)
+    };
     Command::new("cluster")
         .about("Births, shows and changes a cluster")
         .subcommand_required(true)
@@ -189,6 +201,9 @@ fn cluster(settings: &[Setting]) -> Command {
                 .arg(json()),
         )
         .subcommand(with(status, &["metadata"]).arg(timeout()).arg(json()))
+        .subcommand(with(join, &["metadata"]).arg(address()).arg(timeout()))
+        .subcommand(with(remove, &["metadata"]).arg(member()).arg(timeout()))
+        .subcommand(with(replace, &["metadata"]).arg(member()).arg(address()).arg(timeout()))
         .subcommand(
             with(drain, &["metadata"])
                 .arg(

@@ -1,4 +1,6 @@
-//! `tricord cluster init|status|drain`: what people ask the metadata group for.
+//! `tricord cluster …`: what people ask the metadata group for.
+
+mod members;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// Runs one of the commands.
 pub(crate) async fn run(matches: &ArgMatches, settings: &Settings) -> Result<()> {
-    let Some((name, matches)) = matches.subcommand() else { bail!("which one: init, status or drain?") };
+    let Some((name, matches)) = matches.subcommand() else { bail!("which command? see --help") };
     let limit = Duration::from_secs(matches.get_one::<u64>("timeout-s").copied().unwrap_or(30));
     let addresses = match settings.metadata.as_slice() {
         [] => vec![settings.rpc_listen.clone()],
@@ -33,6 +35,9 @@ pub(crate) async fn run(matches: &ArgMatches, settings: &Settings) -> Result<()>
     match name {
         "init" => init(&cluster, settings, addresses, limit, matches).await,
         "status" => status(&cluster, limit, matches.get_flag("json")).await,
+        "join" => members::join(&cluster, limit, matches).await,
+        "remove" => members::remove(&cluster, limit, matches).await,
+        "replace" => members::replace(&cluster, limit, matches).await,
         _ => drain(&cluster, limit, matches).await,
     }
 }

@@ -53,6 +53,17 @@ pub(crate) fn lock(dir: &Path) -> Result<Lock> {
     Ok(Lock { _file: file })
 }
 
+/// The process that holds a data directory, if one does.
+pub(crate) fn holder(dir: &Path) -> Option<i32> {
+    let mut file = File::open(dir.join("LOCK")).ok()?;
+    if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        return None;
+    }
+    let mut holder = String::new();
+    file.read_to_string(&mut holder).ok()?;
+    holder.trim().parse().ok()
+}
+
 fn explain(dir: &Path, what: &str) -> String {
     format!("{what} data directory {}; choose another one with --data-dir", dir.display())
 }

@@ -1,42 +1,50 @@
-//! The child processes: started with logs of their own, watched, and stopped in an order that loses nothing.
+//! The child processes: started with logs of their own, started again when they end, and stopped in an order that loses
+//! nothing.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tricord_runtime::Shutdown;
 
 use super::plan::{self, Process};
+use super::restart::Restart;
 
 /// How long a process may take to drain before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// How often ended processes are looked for.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-
 /// The processes of a cluster, each with its row of the table.
 pub(super) struct Children {
     dir: PathBuf,
+    binary: PathBuf,
     processes: Vec<Process>,
     /// In the order of the rows; `None` once ended.
     running: Vec<Option<Child>>,
+    /// In the order of the rows.
+    restarts: Vec<Restart>,
 }
 
 impl Children {
     /// Starts all of them. When one cannot be started, those before it end with this value.
-    pub(super) fn start(mut processes: Vec<Process>, dir: &Path) -> Result<Self> {
+    pub(super) fn start(processes: Vec<Process>, dir: &Path) -> Result<Self> {
         let binary = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut running = Vec::new();
-        for process in &mut processes {
-            let child = spawn(&binary, process, dir)?;
-            process.pid = child.id();
-            running.push(Some(child));
-        }
-        Ok(Self { dir: dir.to_owned(), processes, running })
+        let (running, restarts) = (Vec::new(), Vec::new());
+        let mut children = Self { dir: dir.to_owned(), binary, processes: Vec::new(), running, restarts };
+        processes.into_iter().try_for_each(|process| children.add(process))?;
+        Ok(children)
+    }
+
+    /// Starts one more.
+    pub(super) fn add(&mut self, mut process: Process) -> Result<()> {
+        let child = spawn(&self.binary, &process, &self.dir)?;
+        process.pid = child.id();
+        self.processes.push(process);
+        self.running.push(Some(child));
+        self.restarts.push(Restart::new(Instant::now()));
+        Ok(())
     }
 
     pub(super) fn processes(&self) -> &[Process] {
@@ -67,21 +75,37 @@ impl Children {
         Ok(())
     }
 
-    /// Says when a process ends, until shutdown. The others go on: that is what a cluster is for.
-    pub(super) async fn watch(&mut self, shutdown: &Shutdown) {
-        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = ticks.tick() => {}
+    /// Says which processes have ended since the last look, and starts them again where that is wanted. The others go
+    /// on: that is what a cluster is for. Returns whether a process has another id now.
+    pub(super) fn look(&mut self, restart: bool) -> bool {
+        let now = Instant::now();
+        let mut changed = false;
+        let rows = self.processes.iter_mut().zip(&mut self.running).zip(&mut self.restarts);
+        for ((process, running), restarts) in rows {
+            if let Some(status) = ended(running) {
+                let log = plan::log_file(&self.dir, &process.name);
+                tracing::warn!(process = process.name, %status, log = %log.display(), "a process ended");
+                if restart {
+                    let seconds = restarts.ended(now).as_secs_f64();
+                    tracing::info!(process = process.name, seconds, "it is started again");
+                }
             }
-            for (process, running) in self.processes.iter().zip(&mut self.running) {
-                if let Some(status) = ended(running) {
-                    let log = plan::log_file(&self.dir, &process.name);
-                    tracing::warn!(process = process.name, %status, log = %log.display(), "a process ended");
+            if !restarts.is_due(now) {
+                continue;
+            }
+            match spawn(&self.binary, process, &self.dir) {
+                Ok(child) => {
+                    process.pid = child.id();
+                    *running = Some(child);
+                    changed = true;
+                }
+                Err(error) => {
+                    restarts.ended(now);
+                    tracing::error!(process = process.name, error = format!("{error:#}"), "cannot start it");
                 }
             }
         }
+        changed
     }
 
     /// Stops everything: those that take from users first, then the data nodes, then metadata.

@@ -1,7 +1,9 @@
 //! `tricord local-cluster`: real processes of this binary on loopback ports, born, watched and stopped together.
 
+mod add;
 mod children;
 mod plan;
+mod restart;
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -19,9 +21,15 @@ use self::children::Children;
 use self::plan::{Process, Shape};
 use crate::{data_dir, table};
 
+/// How often ended processes are looked for.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Runs the cluster until shutdown.
 pub(crate) async fn run(matches: &ArgMatches, shutdown: Shutdown) -> Result<()> {
     let shape = Shape::from_args(matches)?;
+    if matches.get_flag("add-node") {
+        return add::ask(&shape.dir).await;
+    }
     let limit = Duration::from_secs(matches.get_one::<u64>("ready-timeout-s").copied().unwrap_or(120));
     let _lock = data_dir::lock(&shape.dir)?;
     let list = shape.dir.join("cluster.json");
@@ -39,10 +47,36 @@ pub(crate) async fn run(matches: &ArgMatches, shutdown: Shutdown) -> Result<()> 
     }
     write_list(&list, children.processes())?;
     table::print(&describe(children.processes(), &shape))?;
-    children.watch(&shutdown).await;
+    let restart = !matches.get_flag("no-restart");
+    look_after(&mut children, shape, &list, restart, &shutdown).await?;
     tracing::info!("stopping the cluster's processes");
     children.stop().await;
     remove_stale(&list)
+}
+
+/// Keeps the processes running, and adds nodes when asked, until shutdown.
+async fn look_after(
+    children: &mut Children,
+    mut shape: Shape,
+    list: &Path,
+    restart: bool,
+    shutdown: &Shutdown,
+) -> Result<()> {
+    let mut asked = add::requests()?;
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = ticks.tick() => if children.look(restart) { write_list(list, children.processes())? },
+            _ = asked.recv() => tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                added = add::one_node(children, &mut shape) => match added {
+                    Ok(()) => write_list(list, children.processes())?,
+                    Err(error) => tracing::error!(error = format!("{error:#}"), "cannot add a data node"),
+                },
+            },
+        }
+    }
 }
 
 /// Fails where another process has a port: its health page would be taken for that of the new process.
@@ -94,16 +128,20 @@ async fn bring_up(children: &mut Children, shape: &Shape, deadline: Instant) -> 
             }
         }
     }
-    wait_ready(children, deadline).await?;
+    let all = children.processes().iter().map(|p| (p.name.clone(), p.http.clone())).collect();
+    wait_ready(all, deadline, || children.fail_if_ended()).await?;
     take_ids(children, &cluster).await
 }
 
-async fn wait_ready(children: &mut Children, deadline: Instant) -> Result<()> {
+/// Waits until these processes, each with its name and HTTP listener, say that they are ready. Ends when `look` fails.
+async fn wait_ready(
+    mut waiting: Vec<(String, String)>,
+    deadline: Instant,
+    mut look: impl FnMut() -> Result<()>,
+) -> Result<()> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
-    let mut waiting =
-        children.processes().iter().map(|p| (p.name.clone(), p.http.clone())).collect::<Vec<_>>();
     loop {
-        children.fail_if_ended()?;
+        look()?;
         let mut still = Vec::new();
         let mut reason = String::new();
         for (name, http) in waiting {

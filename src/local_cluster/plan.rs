@@ -3,12 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
 use serde::Serialize;
 
 /// Ports that each process has for itself.
 const PORTS_EACH: u16 = 10;
+/// Says how many data nodes were added since the birth.
+const ADDED_FILE: &str = "added-nodes";
 
 /// What the whole should look like.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Shape {
     pub(crate) replicas: u32,
     pub(crate) min_insync: u32,
     pub(crate) flags: Vec<String>,
+    /// Data nodes that were added while the cluster ran.
+    pub(crate) added: u16,
 }
 
 impl Shape {
@@ -43,7 +47,9 @@ impl Shape {
             replicas,
             min_insync: number("min-insync").unwrap_or_else(|| replicas.min(2)),
             flags: matches.get_many::<String>("flags").into_iter().flatten().cloned().collect(),
+            added: 0,
         };
+        let shape = Self { added: read_added(&shape.dir)?, ..shape };
         if shape.metadata == 0 || shape.data_nodes == 0 {
             bail!("a cluster needs at least one metadata member and one data node");
         }
@@ -56,7 +62,7 @@ impl Shape {
                 shape.min_insync
             );
         }
-        let processes = [shape.metadata, shape.data_nodes, shape.ingesters, shape.proxies];
+        let processes = [shape.metadata, shape.data_nodes, shape.ingesters, shape.proxies, shape.added];
         let ports = processes.iter().map(|count| u32::from(*count)).sum::<u32>() * u32::from(PORTS_EACH);
         if u32::from(shape.base_port) + ports > u32::from(u16::MAX) {
             bail!(
@@ -95,17 +101,45 @@ pub(crate) fn processes(shape: &Shape) -> Vec<Process> {
         ("ingester", shape.ingesters),
         ("proxy", shape.proxies),
     ];
-    let members =
-        (0..shape.metadata).map(|i| address(shape.base_port + i * PORTS_EACH + 1)).collect::<Vec<_>>();
+    let members = members(shape);
     let mut processes = Vec::new();
     let mut port = shape.base_port;
     for (role, count) in roles {
         for number in 1..=count {
-            processes.push(process(shape, role, number, port, &members.join(",")));
+            processes.push(process(shape, role, number, port, &members));
             port += PORTS_EACH;
         }
     }
+    processes.extend((1..=shape.added).map(|number| added(shape, number)));
     processes
+}
+
+/// A data node that was added, after all that were there at birth.
+pub(crate) fn added(shape: &Shape, number: u16) -> Process {
+    let at_birth = shape.metadata + shape.data_nodes + shape.ingesters + shape.proxies;
+    let port = shape.base_port + (at_birth + number - 1) * PORTS_EACH;
+    process(shape, "querier", shape.data_nodes + number, port, &members(shape))
+}
+
+fn members(shape: &Shape) -> String {
+    let members = (0..shape.metadata).map(|i| address(shape.base_port + i * PORTS_EACH + 1));
+    members.collect::<Vec<_>>().join(",")
+}
+
+/// How many nodes have been added to the cluster in a directory.
+fn read_added(dir: &Path) -> Result<u16> {
+    let path = dir.join(ADDED_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} is damaged", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Remembers the added nodes, so that the next start has them too.
+pub(crate) fn write_added(dir: &Path, added: u16) -> Result<()> {
+    let path = dir.join(ADDED_FILE);
+    std::fs::write(&path, added.to_string()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn address(port: u16) -> String {

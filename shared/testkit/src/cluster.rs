@@ -91,7 +91,8 @@ impl LocalCluster {
     pub async fn start(binary: impl Into<PathBuf>, shape: &Shape) -> Result<Self> {
         let dir = TempDir::new().context("a folder for the test")?;
         let processes = shape.metadata + shape.data_nodes + shape.ingesters + shape.proxies;
-        let mut args = vec!["local-cluster".to_owned()];
+        // Tests start what they killed themselves.
+        let mut args = vec!["local-cluster".to_owned(), "--no-restart".to_owned()];
         let numbers = [
             ("metadata", u32::from(shape.metadata)),
             ("data-nodes", u32::from(shape.data_nodes)),
