@@ -14,7 +14,7 @@ ARGS ?=
 SEEDS ?= 1..30
 QUERIES ?= 400
 
-.PHONY: help run build test simulate fuzz-promql bench-promql lint fmt deploy-check deps test-deps clean-data
+.PHONY: help run build test simulate soak fuzz-promql bench-promql lint fmt deploy-check deps test-deps clean-data
 
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ simulate: SEEDS = 1..20000
 simulate: deps ## the shard protocol and placement under random faults (SEEDS=1..20000), with bugs put in on purpose
 	@scripts/first-build.sh
 	SIMULATE_SEEDS=$(SEEDS) cargo test --release --locked --workspace --test simulation -- --nocapture
+
+soak: test-deps ## kills and partitions of real processes for many minutes (SOAK_KILLS=100 SOAK_SEED=1)
+	@scripts/first-build.sh
+	PATH="$(VENV)/bin:$$PATH" TRICORD_VENV="$(VENV)" \
+		cargo test --release --locked --workspace --test integration soak -- --ignored --nocapture --test-threads 1
 
 bench-promql: deps ## the PromQL engine in memory (ARGS=range/1000 runs a part)
 	cargo bench --profile release --locked -p tricord-promql --bench promql -- $(ARGS)

@@ -5,6 +5,7 @@
 mod debian_prometheus;
 mod differential;
 mod failover;
+mod faults;
 mod grafana;
 mod hostile;
 mod layering;

@@ -1,0 +1,37 @@
+//! Faults of real processes under load: what was acknowledged is kept, and the cluster heals by itself. A part of them
+//! runs with all tests; `make soak` runs the rest, for longer.
+
+mod network;
+pub(crate) mod oracle;
+mod partitions;
+mod processes;
+mod soak;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tricord_testkit::{Client, LocalCluster};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_tricord");
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// All shards have all their copies in sync and a primary, as metadata sees it.
+async fn healthy(metadata: &str) -> Result<()> {
+    let asked = ["cluster", "status", "--json", "--metadata", metadata];
+    let output = tokio::process::Command::new(BINARY).args(asked).output().await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let shards = status["shards"].as_array().context("no shards")?;
+    let ill = shards.iter().filter(|shard| {
+        let copies = shard["in_sync"].as_array().map_or(0, Vec::len) as u64;
+        Some(copies) != status["replicas"].as_u64() || shard["state"] != "ok"
+    });
+    let ill = ill.count();
+    ensure!(ill == 0 && !shards.is_empty(), "{ill} of {} shards are not well", shards.len());
+    Ok(())
+}
+
+/// Ingester and proxy of a local cluster.
+fn faces(cluster: &LocalCluster) -> Result<(Client, Client)> {
+    Ok((cluster.ingester()?, cluster.proxy()?))
+}

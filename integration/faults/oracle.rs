@@ -1,0 +1,127 @@
+//! The oracle of all fault stories: a writer that numbers what it writes, remembers what it was told is kept, and when.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use tokio::task::JoinHandle;
+use tricord_testkit::{Client, RemoteSeries};
+
+/// Series that each serial goes into; they spread over the shards.
+pub(crate) const SERIES: usize = 24;
+/// Serials that one query looks at.
+const CHUNK: u64 = 20_000;
+
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// Writes serials, each into [`SERIES`] series, one after another.
+pub(crate) struct Writer {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Written>,
+}
+
+/// What a writer was told.
+#[derive(Default)]
+pub(crate) struct Written {
+    pub(crate) start_ms: i64,
+    pub(crate) acknowledged: BTreeSet<u64>,
+    /// When each of them was acknowledged.
+    pub(crate) moments: Vec<Instant>,
+    /// Why others were not.
+    pub(crate) refusals: Vec<String>,
+}
+
+impl Writer {
+    pub(crate) fn start(client: Client) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let mut written = Written { start_ms: now_ms(), ..Written::default() };
+            for serial in 0.. {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let one = |n: usize| {
+                    let writer = n.to_string();
+                    let series = RemoteSeries::new("serial", &[("writer", &writer)]);
+                    series.at(written.start_ms + serial as i64, serial as f64)
+                };
+                let series: Vec<RemoteSeries> = (0..SERIES).map(one).collect();
+                match client.remote_write(&series).await {
+                    Ok(()) => {
+                        written.acknowledged.insert(serial);
+                        written.moments.push(Instant::now());
+                    }
+                    Err(error) => written.refusals.push(format!("{error:#}")),
+                }
+            }
+            written
+        });
+        Self { stop, task }
+    }
+
+    pub(crate) async fn finish(self) -> Result<Written> {
+        self.stop.store(true, Ordering::Relaxed);
+        Ok(self.task.await?)
+    }
+}
+
+impl Written {
+    /// The longest time without an acknowledgement that began or ended between two moments.
+    pub(crate) fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
+        let pairs = self.moments.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
+        pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
+    /// Every acknowledged serial is in every series, with its value, and nothing else is.
+    pub(crate) async fn check_kept(&self, client: &Client) -> Result<()> {
+        let last = *self.acknowledged.last().context("nothing was acknowledged")?;
+        for from in (0..=last).step_by(CHUNK as usize) {
+            self.check_chunk(client, from..(from + CHUNK).min(last + 1)).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_chunk(&self, client: &Client, serials: std::ops::Range<u64>) -> Result<()> {
+        let expected: BTreeSet<u64> = self.acknowledged.range(serials.clone()).copied().collect();
+        if expected.is_empty() {
+            return Ok(());
+        }
+        let time = format!("{}", (self.start_ms + serials.end as i64 - 1) as f64 / 1000.0);
+        let range = format!("serial[{}ms]", serials.end - serials.start);
+        let parameters = [("query", range.as_str()), ("time", time.as_str()), ("partial_response", "deny")];
+        let data = client.api("/api/v1/query", &parameters).await?;
+        let series = data["result"].as_array().context("no matrix")?;
+        ensure!(series.len() == SERIES, "{} of {SERIES} series", series.len());
+        for one in series {
+            let mut found = BTreeSet::new();
+            for pair in one["values"].as_array().context("no values")? {
+                let t_ms = (pair[0].as_f64().context("no time")? * 1000.0).round() as i64;
+                let value: f64 = pair[1].as_str().context("no value")?.parse()?;
+                ensure!(value == (t_ms - self.start_ms) as f64, "{value} at {t_ms}");
+                ensure!(found.insert(value as u64), "{value} twice in {}", one["metric"]);
+            }
+            let missing: Vec<_> = expected.difference(&found).take(10).collect();
+            ensure!(missing.is_empty(), "acknowledged but missing in {}: {missing:?}", one["metric"]);
+        }
+        Ok(())
+    }
+}
+
+/// A write that touches every shard is acknowledged.
+pub(crate) async fn acknowledges(client: &Client) -> Result<()> {
+    let series = |n: usize| RemoteSeries::new("probe", &[("n", &n.to_string())]).at(now_ms(), 1.0);
+    let all: Vec<RemoteSeries> = (0..SERIES * 4).map(series).collect();
+    client.remote_write(&all).await
+}
+
+/// Something was written and can be read.
+pub(crate) async fn written(client: Client) -> Result<()> {
+    let count = client.value("count(count_over_time(serial[10m]))", None).await?;
+    ensure!(count as usize == SERIES, "{count} series");
+    Ok(())
+}
