@@ -7,6 +7,8 @@
 //!
 //! `SIMULATE_SEEDS=1..50000` runs other seeds than the usual ones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a simulation that cannot go on ends here")]
+
 mod clock;
 mod disk;
 mod faults;

@@ -273,8 +273,8 @@ impl Shard {
         } else {
             // Another replica may have been primary in an epoch that this one has not seen.
             let first = self.view.epoch <= FIRST_EPOCH;
-            let released = self.released >= self.view.epoch;
-            let foreign_ms = self.foreign_answer_ms.filter(|_| !(first && sole) && !released);
+            let over = self.released >= self.view.epoch || (first && sole);
+            let foreign_ms = self.foreign_answer_ms.filter(|_| !over);
             let serve_after_ms = foreign_ms.map_or(0, |at| at + self.timing.grace_ms);
             let start = self.log.last().seq;
             let must_renew = !(same_process || sole);
