@@ -14,7 +14,7 @@ mod wire;
 pub(crate) use wire::WireError;
 pub(crate) use wire::put;
 
-use tricord_model::Batch;
+use tricord_model::{Batch, Labels, MetricMetadata, SeriesBatch, SeriesData};
 
 use crate::Error;
 
@@ -23,6 +23,16 @@ const MAX_REASONS: usize = 10;
 /// How much of one reason an answer shows.
 const MAX_REASON_CHARS: usize = 400;
 
+/// Where decoded data goes: into memory, or straight into what is sent to the shards.
+pub trait Sink {
+    /// Takes a series. Its labels ascend strictly by name, have values, and a metric name is among them.
+    fn series(&mut self, labels: &[(&str, &str)], data: &SeriesData<'_>);
+    /// Takes the metadata of a metric family.
+    fn metadata(&mut self, family: String, metadata: MetricMetadata);
+    /// Where what is not valid is counted.
+    fn rejected(&mut self) -> &mut Rejected;
+}
+
 /// A decoded request of one tenant.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Decoded {
@@ -30,6 +40,25 @@ pub struct Decoded {
     pub batch: Batch,
     /// What is not.
     pub rejected: Rejected,
+}
+
+impl Sink for Decoded {
+    fn series(&mut self, labels: &[(&str, &str)], data: &SeriesData<'_>) {
+        self.batch.series.push(SeriesBatch {
+            labels: Labels::from_pairs(labels.iter().copied()),
+            samples: data.samples.to_vec(),
+            exemplars: data.exemplars.to_vec(),
+            delta: data.delta,
+        });
+    }
+
+    fn metadata(&mut self, family: String, metadata: MetricMetadata) {
+        self.batch.metadata.push((family, metadata));
+    }
+
+    fn rejected(&mut self) -> &mut Rejected {
+        &mut self.rejected
+    }
 }
 
 /// What was refused for good.
@@ -114,5 +143,7 @@ impl Allowance {
     }
 }
 
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -28,6 +28,8 @@ use tricord_model::Tenant;
 use tricord_runtime::{MemoryBudget, Seldom, Shutdown};
 use tricord_wire::ErrorKind;
 
+use route::{Routed, Router};
+
 pub use config::{Config, Limits, TenantLimits};
 pub use decode::{Decoded, Rejected};
 pub use error::Error;
@@ -35,7 +37,9 @@ pub use forward::Written;
 pub use receive::{grpc_routes, router};
 
 /// Below this size work is done where it arrives: handing it to another thread would cost more than it takes.
-const INLINE_BYTES: usize = 64 << 10;
+///
+/// It is about half a millisecond of decoding.
+const INLINE_BYTES: usize = 512 << 10;
 /// How often the log says that writes fail.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -107,25 +111,53 @@ impl Ingester {
         decoded: Decoded,
         protocol: &'static str,
     ) -> Result<Outcome, Error> {
-        let deadline = Instant::now() + Duration::from_millis(self.config.request_timeout_ms);
-        self.metrics.rejected("invalid", &decoded.rejected);
-        let mut decoded = decoded;
-        let misshapen = self.limiter.shape(tenant, &mut decoded);
-        self.metrics.rejected("limit", &Rejected { samples: misshapen, ..Rejected::default() });
-        let Decoded { batch, rejected } = decoded;
-        if batch.is_empty() {
-            return Ok(Outcome { written: Written::default(), rejected });
+        let deadline = self.deadline();
+        if decoded.batch.is_empty() {
+            self.metrics.rejected("invalid", &decoded.rejected);
+            return Ok(Outcome { written: Written::default(), rejected: decoded.rejected });
         }
-        let items = batch.samples() + batch.spans.len();
-        self.limiter.take(tenant, items as u64, self.started.elapsed())?;
+        let items = decoded.batch.samples() + decoded.batch.spans.len();
+        let mut router = self.router(tenant, items * 256, deadline).await?;
+        let routing = move || {
+            router.take(decoded);
+            router.finish()
+        };
+        let routed = compute(items * 64, routing).await;
+        self.send(tenant, routed, protocol, deadline).await
+    }
+
+    /// Until when a request that arrives now is tried.
+    fn deadline(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.config.request_timeout_ms)
+    }
+
+    /// Where a decoder may put a tenant's request of about so many bytes.
+    async fn router(&self, tenant: &Tenant, bytes: usize, deadline: Instant) -> Result<Router, Error> {
         let shards = self.forwarder.shards(deadline).await.map_err(|error| Error::Unavailable {
             message: error.message,
             retry_after: Duration::from_secs(1),
             written: Box::default(),
-            rejected: Box::new(rejected.clone()),
+            rejected: Box::default(),
         })?;
-        let owner = tenant.clone();
-        let rounds = compute(items * 64, move || route::route(&owner, batch, shards)).await;
+        Ok(Router::new(tenant.clone(), shards, self.limiter.of(tenant).clone(), bytes))
+    }
+
+    /// Sends a request to its shards, under the tenant's rate; see [`Ingester::write`].
+    async fn send(
+        &self,
+        tenant: &Tenant,
+        routed: Routed,
+        protocol: &'static str,
+        deadline: Instant,
+    ) -> Result<Outcome, Error> {
+        let Routed { rounds, items, invalid: mut rejected, misshapen } = routed;
+        self.metrics.rejected("invalid", &rejected);
+        self.metrics.rejected("limit", &misshapen);
+        rejected.add(misshapen);
+        if rounds.is_empty() {
+            return Ok(Outcome { written: Written::default(), rejected });
+        }
+        self.limiter.take(tenant, items, self.started.elapsed())?;
         let span = tracing::info_span!(
             target: "tricord::request",
             "write",

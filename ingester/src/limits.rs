@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
-use tricord_model::{Labels, Tenant};
+use tricord_model::{METRIC_NAME, Tenant};
 
 use crate::Error;
 use crate::config::{Limits, TenantLimits};
-use crate::decode::Decoded;
 use crate::decode::labels::short;
 
 /// Buckets that are remembered at once; a full one is as good as none, so those go first.
@@ -51,23 +50,6 @@ impl Limiter {
         self.limits.tenants.get(tenant.as_str()).unwrap_or(shared)
     }
 
-    /// Takes out the series whose labels pass a limit. Returns how many samples went with them.
-    pub fn shape(&self, tenant: &Tenant, decoded: &mut Decoded) -> u64 {
-        let limits = self.of(tenant);
-        let Decoded { batch, rejected } = decoded;
-        let before = rejected.samples;
-        batch.series.retain(|series| match misshapen(&series.labels, limits) {
-            None => true,
-            Some(reason) => {
-                rejected.samples += series.samples.len() as u64;
-                rejected.exemplars += series.exemplars.len() as u64;
-                rejected.reason(reason);
-                false
-            }
-        });
-        rejected.samples - before
-    }
-
     /// Takes so many samples and spans out of the tenant's rate; `now` is any monotonic time.
     ///
     /// # Errors
@@ -106,9 +88,10 @@ impl Limiter {
     }
 }
 
-/// Why a label set passes a limit.
-fn misshapen(labels: &Labels, limits: &TenantLimits) -> Option<String> {
-    let metric = || short(labels.name()).to_owned();
+/// Why labels pass a limit.
+pub(crate) fn misshapen(labels: &[(&str, &str)], limits: &TenantLimits) -> Option<String> {
+    let name = || labels.iter().find(|(name, _)| *name == METRIC_NAME).map_or("", |(_, value)| value);
+    let metric = || short(name()).to_owned();
     if labels.len() > limits.max_labels {
         return Some(format!(
             "series of {:?} has {} labels, {} are allowed (max_labels)",
@@ -136,8 +119,6 @@ fn misshapen(labels: &Labels, limits: &TenantLimits) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use tricord_model::{Batch, Sample, SeriesBatch};
-
     use super::*;
 
     fn seconds(seconds: f64) -> Duration {
@@ -180,34 +161,5 @@ mod tests {
             Limiter::new(Limits { tenants: [("shop".to_owned(), own)].into(), ..Limits::default() });
         assert!(limiter.take(&Tenant::new("shop").unwrap(), 1, seconds(0.0)).is_ok());
         assert!(limiter.take(&Tenant::new("shop").unwrap(), 1, seconds(0.0)).is_err());
-    }
-
-    #[test]
-    fn misshapen_series_are_taken_out() {
-        let series = |pairs: &[(&str, &str)]| SeriesBatch {
-            labels: Labels::from_pairs(pairs.iter().copied()),
-            samples: vec![Sample::float(1, 1.0)],
-            ..SeriesBatch::default()
-        };
-        let many: Vec<(String, String)> = (0..30).map(|i| (format!("l{i}"), "v".to_owned())).collect();
-        let mut many: Vec<(&str, &str)> = many.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        many.push(("__name__", "wide"));
-        let (long_name, long_value) = ("n".repeat(1025), "v".repeat(2049));
-        let batch = Batch {
-            series: vec![
-                series(&[("__name__", "up")]),
-                series(&many),
-                series(&[("__name__", "up"), (&long_name, "v")]),
-                series(&[("__name__", "up"), ("l", &long_value)]),
-            ],
-            ..Batch::default()
-        };
-        let mut decoded = Decoded { batch, ..Decoded::default() };
-        let limiter = Limiter::new(Limits::default());
-        assert_eq!(limiter.shape(&Tenant::new("shop").unwrap(), &mut decoded), 3);
-        assert_eq!(
-            (decoded.batch.series.len(), decoded.rejected.samples, decoded.rejected.reasons.len()),
-            (1, 3, 3)
-        );
     }
 }

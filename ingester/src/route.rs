@@ -1,20 +1,32 @@
-//! Which shard gets which part of a batch, in pieces that fit a message.
+//! Which shard gets which part of a request, in pieces that fit a message.
+//!
+//! A decoder hands its series over one by one, and each is written into its shard's piece at once: nothing of a request
+//! is kept in between.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tricord_model::{Batch, Labels, Sample, SeriesBatch, ShardId, Tenant, Value};
-use tricord_routing::{series_shard, trace_shard};
+use tricord_model::{
+    BatchWriter, Exemplar, MetricMetadata, Sample, SeriesData, ShardId, SpanRecord, Tenant, Value,
+};
+use tricord_routing::Sharder;
+
+use crate::config::TenantLimits;
+use crate::decode::{Decoded, Rejected, Sink};
+use crate::limits::misshapen;
 
 /// About how many bytes a piece has when encoded. A message between roles holds many times that.
 const PIECE_BYTES: usize = 4 << 20;
+/// What a shard's part of a request is expected to take: a share of the whole, within these bounds.
+const MIN_PART_BYTES: usize = 1 << 10;
+const MAX_PART_BYTES: usize = 256 << 10;
 
 /// An encoded batch for one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     /// The shard.
     pub shard: ShardId,
-    /// [`Batch::encode`]d.
+    /// What a [`BatchWriter`] wrote.
     pub batch: Bytes,
 }
 
@@ -22,100 +34,202 @@ pub struct Piece {
 /// depend on it); within a round each shard has at most one piece.
 pub type Rounds = Vec<Vec<Piece>>;
 
-/// Splits and encodes a batch. `shards` is the cluster's number of shards.
-#[must_use]
-pub fn route(tenant: &Tenant, batch: Batch, shards: u32) -> Rounds {
-    let mut router = Router { rounds: Vec::new(), open: BTreeMap::new() };
-    let mut first = None;
-    for series in batch.series {
-        let shard = series_shard(tenant, &series.labels, shards);
-        first.get_or_insert(shard);
-        router.series(shard, series);
-    }
-    if !batch.metadata.is_empty() {
-        // Metadata belongs to no target and is merged over all shards when asked for: it travels with a shard that the
-        // request writes to anyway, so that it costs no further fsync.
-        let shard = first.unwrap_or_else(|| series_shard(tenant, &Labels::empty(), shards));
-        for entry in batch.metadata {
-            let size = entry.0.len() + entry.1.help.len() + entry.1.unit.len() + 8;
-            router.open(shard, size).metadata.push(entry);
-        }
-    }
-    for span in batch.spans {
-        let shard = trace_shard(tenant, &span.trace_id, shards);
-        // Resource and scope are shared when encoded; counting them anew for every span only makes pieces smaller.
-        let size = span.span.len() + span.resource.len().min(4096) + span.scope.len().min(4096) + 64;
-        router.open(shard, size).spans.push(span);
-    }
-    router.finish()
+/// A request on its way to the shards.
+#[derive(Debug, Default)]
+pub struct Routed {
+    /// What is sent.
+    pub rounds: Rounds,
+    /// Samples and spans in it.
+    pub items: u64,
+    /// What was not valid.
+    pub invalid: Rejected,
+    /// What passes the tenant's limits.
+    pub misshapen: Rejected,
 }
 
-struct Router {
-    rounds: Vec<Vec<Piece>>,
-    /// Batches that still grow: their encoded size so far, and how many pieces of the shard are closed.
-    open: BTreeMap<ShardId, (Batch, usize, usize)>,
+impl Routed {
+    /// Bytes of all pieces.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rounds.iter().flatten().map(|piece| piece.batch.len()).sum()
+    }
+}
+
+/// Writes series into the pieces of their shards.
+#[derive(Debug)]
+pub struct Router {
+    sharder: Sharder,
+    limits: TenantLimits,
+    part_bytes: usize,
+    parts: Vec<Part>,
+    by_shard: BTreeMap<ShardId, usize>,
+    /// The part of the last series: the next one mostly belongs to it too.
+    last: usize,
+    metadata: Vec<(String, MetricMetadata)>,
+    routed: Routed,
+}
+
+/// A shard's piece that still grows.
+#[derive(Debug)]
+struct Part {
+    shard: ShardId,
+    batch: BatchWriter,
+    /// How many pieces of the shard are closed.
+    closed: usize,
 }
 
 impl Router {
-    /// The shard's batch, with room for so many bytes more.
-    fn open(&mut self, shard: ShardId, more: usize) -> &mut Batch {
-        let (batch, size, closed) = self.open.entry(shard).or_default();
-        if *size > 0 && *size + more > PIECE_BYTES {
-            let full = std::mem::take(batch);
-            put(&mut self.rounds, *closed, shard, &full);
-            (*size, *closed) = (0, *closed + 1);
+    /// A router for a tenant's request that takes about so many bytes when written out. `shards` is the cluster's number
+    /// of shards.
+    #[must_use]
+    pub fn new(tenant: Tenant, shards: u32, limits: TenantLimits, bytes: usize) -> Self {
+        Self {
+            sharder: Sharder::new(tenant, shards),
+            limits,
+            part_bytes: (bytes / 4).clamp(MIN_PART_BYTES, MAX_PART_BYTES),
+            parts: Vec::new(),
+            by_shard: BTreeMap::new(),
+            last: 0,
+            metadata: Vec::new(),
+            routed: Routed::default(),
         }
-        *size += more;
-        batch
     }
 
-    /// Adds a series, in several pieces when its samples are too many for one.
-    fn series(&mut self, shard: ShardId, series: SeriesBatch) {
-        let label_size: usize = series.labels.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-        let exemplar_size: usize = series
-            .exemplars
-            .iter()
-            .map(|e| e.labels.iter().map(|(n, v)| n.len() + v.len() + 4).sum::<usize>() + 20)
-            .sum();
-        let size = label_size + exemplar_size + series.samples.iter().map(sample_size).sum::<usize>();
-        if size <= PIECE_BYTES {
-            self.open(shard, size).series.push(series);
-            return;
+    /// Takes a request that was decoded as a whole.
+    pub fn take(&mut self, decoded: Decoded) {
+        let Decoded { batch, rejected } = decoded;
+        self.routed.invalid.add(rejected);
+        let mut pairs = Vec::new();
+        for series in &batch.series {
+            let data =
+                SeriesData { samples: &series.samples, exemplars: &series.exemplars, delta: series.delta };
+            pairs.clear();
+            pairs.extend(series.labels.iter());
+            self.series(&pairs, &data);
         }
-        let SeriesBatch { labels, samples, exemplars, delta } = series;
-        let mut part = SeriesBatch { labels: labels.clone(), exemplars, delta, ..SeriesBatch::default() };
-        let mut size = label_size + exemplar_size;
-        for sample in samples {
-            let more = sample_size(&sample);
-            if size + more > PIECE_BYTES && !part.samples.is_empty() {
-                let next = SeriesBatch { labels: labels.clone(), delta, ..SeriesBatch::default() };
-                let full = std::mem::replace(&mut part, next);
-                self.open(shard, size).series.push(full);
-                size = label_size;
+        self.metadata.extend(batch.metadata);
+        self.spans(batch.spans);
+    }
+
+    fn spans(&mut self, spans: Vec<SpanRecord>) {
+        self.routed.items += spans.len() as u64;
+        let mut by_shard: BTreeMap<ShardId, (Vec<SpanRecord>, usize)> = BTreeMap::new();
+        for span in spans {
+            let shard = self.sharder.trace(&span.trace_id);
+            // Resource and scope are shared when encoded; counting them anew for every span only makes pieces smaller.
+            let size = span.span.len() + span.resource.len().min(4096) + span.scope.len().min(4096) + 64;
+            let (waiting, bytes) = by_shard.entry(shard).or_default();
+            if *bytes > 0 && *bytes + size > PIECE_BYTES {
+                let full = std::mem::take(waiting);
+                self.part(shard, std::mem::take(bytes)).spans(&full);
             }
-            size += more;
-            part.samples.push(sample);
+            *bytes += size;
+            waiting.push(span);
         }
-        self.open(shard, size).series.push(part);
+        for (shard, (spans, bytes)) in by_shard {
+            self.part(shard, bytes).spans(&spans);
+        }
     }
 
-    fn finish(mut self) -> Rounds {
-        for (shard, (batch, _, closed)) in std::mem::take(&mut self.open) {
-            put(&mut self.rounds, closed, shard, &batch);
+    /// The shard's batch, with room for so many bytes more.
+    fn part(&mut self, shard: ShardId, more: usize) -> &mut BatchWriter {
+        if self.parts.get(self.last).is_none_or(|part| part.shard != shard) {
+            self.last = *self.by_shard.entry(shard).or_insert_with(|| {
+                let batch = BatchWriter::with_capacity(self.part_bytes);
+                self.parts.push(Part { shard, batch, closed: 0 });
+                self.parts.len() - 1
+            });
         }
-        self.rounds
+        let part = &mut self.parts[self.last];
+        if !part.batch.is_empty() && part.batch.len() + more > PIECE_BYTES {
+            let full = std::mem::take(&mut part.batch);
+            put(&mut self.routed.rounds, part.closed, shard, full);
+            part.closed += 1;
+        }
+        &mut part.batch
+    }
+
+    /// Adds a series in several pieces.
+    fn giant(&mut self, shard: ShardId, labels: &[(&str, &str)], label_bytes: usize, data: &SeriesData<'_>) {
+        let mut exemplars = data.exemplars;
+        let mut rest = data.samples;
+        while !rest.is_empty() || !exemplars.is_empty() {
+            let mut size = label_bytes + exemplar_bytes(exemplars);
+            let too_much = |sample: &Sample| {
+                size += sample_bytes(sample);
+                size > PIECE_BYTES
+            };
+            // At least one, however large.
+            let count = rest.iter().position(too_much).unwrap_or(rest.len()).max(1).min(rest.len());
+            let (samples, later) = rest.split_at(count);
+            self.part(shard, PIECE_BYTES)
+                .series(labels.iter().copied(), &SeriesData { samples, exemplars, delta: data.delta });
+            (rest, exemplars) = (later, &[]);
+        }
+    }
+
+    /// The request, ready to be sent.
+    #[must_use]
+    pub fn finish(mut self) -> Routed {
+        if !self.metadata.is_empty() {
+            // Metadata belongs to no target and is merged over all shards when asked for: it travels with a shard that
+            // the request writes to anyway, so that it costs no further fsync.
+            let first = self.parts.first().map(|part| part.shard);
+            let shard = first.unwrap_or_else(|| self.sharder.series(&[]));
+            for (family, metadata) in std::mem::take(&mut self.metadata) {
+                let size = family.len() + metadata.help.len() + metadata.unit.len() + 8;
+                self.part(shard, size).metadata(&family, &metadata);
+            }
+        }
+        for Part { shard, batch, closed } in self.parts {
+            put(&mut self.routed.rounds, closed, shard, batch);
+        }
+        for round in &mut self.routed.rounds {
+            round.sort_unstable_by_key(|piece| piece.shard);
+        }
+        self.routed
     }
 }
 
-fn put(rounds: &mut Rounds, round: usize, shard: ShardId, batch: &Batch) {
+impl Sink for Router {
+    fn series(&mut self, labels: &[(&str, &str)], data: &SeriesData<'_>) {
+        if let Some(reason) = misshapen(labels, &self.limits) {
+            let rejected = &mut self.routed.misshapen;
+            rejected.samples += data.samples.len() as u64;
+            rejected.exemplars += data.exemplars.len() as u64;
+            rejected.reason(reason);
+            return;
+        }
+        self.routed.items += data.samples.len() as u64;
+        let shard = self.sharder.series(labels);
+        let label_bytes: usize = labels.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        let samples: usize = data.samples.iter().map(sample_bytes).sum();
+        let size = label_bytes + samples + exemplar_bytes(data.exemplars);
+        if size > PIECE_BYTES {
+            self.giant(shard, labels, label_bytes, data);
+        } else {
+            self.part(shard, size).series(labels.iter().copied(), data);
+        }
+    }
+
+    fn metadata(&mut self, family: String, metadata: MetricMetadata) {
+        self.metadata.push((family, metadata));
+    }
+
+    fn rejected(&mut self) -> &mut Rejected {
+        &mut self.routed.invalid
+    }
+}
+
+fn put(rounds: &mut Rounds, round: usize, shard: ShardId, batch: BatchWriter) {
     if rounds.len() <= round {
         rounds.resize_with(round + 1, Vec::new);
     }
-    rounds[round].push(Piece { shard, batch: batch.encode().into() });
+    rounds[round].push(Piece { shard, batch: batch.finish().into() });
 }
 
 /// At most what a sample takes when encoded.
-fn sample_size(sample: &Sample) -> usize {
+fn sample_bytes(sample: &Sample) -> usize {
     match &sample.value {
         Value::Float(_) => 29,
         Value::Histogram(histogram) => {
@@ -126,9 +240,17 @@ fn sample_size(sample: &Sample) -> usize {
     }
 }
 
+fn exemplar_bytes(exemplars: &[Exemplar]) -> usize {
+    let labels = |exemplar: &Exemplar| -> usize {
+        exemplar.labels.iter().map(|(name, value)| name.len() + value.len() + 4).sum()
+    };
+    exemplars.iter().map(|exemplar| labels(exemplar) + 20).sum()
+}
+
 #[cfg(test)]
 mod tests {
-    use tricord_model::{MetricMetadata, SpanRecord, TraceId};
+    use tricord_model::{Batch, Labels, MetricMetadata, SeriesBatch, TraceId};
+    use tricord_routing::{series_shard, trace_shard};
 
     use super::*;
 
@@ -138,6 +260,12 @@ mod tests {
             samples: (0..samples).map(|i| Sample::float(i as i64, i as f64)).collect(),
             ..SeriesBatch::default()
         }
+    }
+
+    fn route(batch: Batch, shards: u32) -> Routed {
+        let mut router = Router::new(Tenant::default(), shards, TenantLimits::default(), 1 << 20);
+        router.take(Decoded { batch, ..Decoded::default() });
+        router.finish()
     }
 
     #[test]
@@ -159,10 +287,10 @@ mod tests {
             metadata: vec![("up".into(), MetricMetadata::default())],
             spans: (1..50).map(span).collect(),
         };
-        let rounds = route(&tenant, batch, 16);
-        assert_eq!(rounds.len(), 1);
+        let routed = route(batch, 16);
+        assert_eq!((routed.rounds.len(), routed.items), (1, 249));
         let (mut samples, mut spans, mut metadata) = (0, 0, 0);
-        for piece in &rounds[0] {
+        for piece in &routed.rounds[0] {
             let batch = Batch::decode(&piece.batch).unwrap();
             assert!(batch.series.iter().all(|s| series_shard(&tenant, &s.labels, 16) == piece.shard));
             assert!(batch.spans.iter().all(|s| trace_shard(&tenant, &s.trace_id, 16) == piece.shard));
@@ -171,21 +299,51 @@ mod tests {
             metadata += batch.metadata.len();
         }
         assert_eq!((samples, spans, metadata), (200, 49, 1));
-        assert!(rounds[0].len() > 10);
+        assert!(routed.rounds[0].len() > 10);
+        assert!(routed.rounds[0].is_sorted_by_key(|piece| piece.shard));
     }
 
     #[test]
     fn a_giant_series_goes_in_order_and_in_pieces() {
         let given = 500_000;
         let batch = Batch { series: vec![series("a", 3), series("a", given)], ..Batch::default() };
-        let rounds = route(&Tenant::default(), batch, 4);
-        assert!(rounds.len() > 2);
-        let pieces = rounds.iter().flat_map(|round| {
+        let routed = route(batch, 4);
+        assert!(routed.rounds.len() > 2);
+        let pieces = routed.rounds.iter().flat_map(|round| {
             assert_eq!(round.len(), 1);
             assert!(round[0].batch.len() <= PIECE_BYTES + 1024);
             Batch::decode(&round[0].batch).unwrap().series
         });
         let times: Vec<i64> = pieces.flat_map(|series| series.samples).map(|sample| sample.t_ms).collect();
         assert_eq!(times, (0..3).chain(0..given as i64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn metadata_alone_finds_a_shard() {
+        let batch = Batch { metadata: vec![("up".into(), MetricMetadata::default())], ..Batch::default() };
+        let routed = route(batch, 4);
+        assert_eq!(Batch::decode(&routed.rounds[0][0].batch).unwrap().metadata.len(), 1);
+    }
+
+    #[test]
+    fn misshapen_series_are_taken_out() {
+        let named = |pairs: &[(&str, &str)]| SeriesBatch {
+            labels: Labels::from_pairs(pairs.iter().copied()),
+            samples: vec![Sample::float(1, 1.0)],
+            ..SeriesBatch::default()
+        };
+        let many: Vec<(String, String)> = (0..30).map(|i| (format!("l{i}"), "v".to_owned())).collect();
+        let mut many: Vec<(&str, &str)> = many.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        many.push(("__name__", "wide"));
+        let (long_name, long_value) = ("n".repeat(1025), "v".repeat(2049));
+        let series = vec![
+            named(&[("__name__", "up")]),
+            named(&many),
+            named(&[("__name__", "up"), (&long_name, "v")]),
+            named(&[("__name__", "up"), ("l", &long_value)]),
+        ];
+        let routed = route(Batch { series, ..Batch::default() }, 4);
+        assert_eq!((routed.items, routed.misshapen.samples, routed.misshapen.reasons.len()), (1, 3, 3));
+        assert_eq!(Batch::decode(&routed.rounds[0][0].batch).unwrap().series.len(), 1);
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
-use tricord_model::{Batch, Epoch, Seq, ShardId, Tenant};
+use tricord_model::{BatchView, Epoch, Seq, ShardId, Tenant};
 use tricord_replication::{Refusal, Shard};
 use tricord_runtime::{MemoryBudget, Metrics as Registry, Pool, Reservation};
 use tricord_wire::proto::datanode as pb;
@@ -16,8 +17,8 @@ use crate::metrics::Metrics;
 use crate::replica::{Acknowledged, Hosted, Replicas};
 use crate::storage::{self, Counts, Entry};
 
-/// Decoded data takes about so many times the room of its encoding.
-const DECODED_FACTOR: u64 = 4;
+/// What is written on the way takes about so many times the room of a batch.
+const DECODED_FACTOR: u64 = 2;
 /// When a caller should come back that met a bound.
 const COME_BACK: Duration = Duration::from_millis(500);
 
@@ -38,7 +39,15 @@ struct Appended {
     seq: Seq,
     tenure: u64,
     counts: Counts,
-    durable: Option<oneshot::Receiver<Result<(), storage::Error>>>,
+}
+
+/// What the parts of a request share on a blocking thread.
+struct Request {
+    replicas: Arc<Replicas>,
+    tenant: Tenant,
+    /// Counts against the bounds until everything of the request is durable.
+    held: Arc<(OwnedSemaphorePermit, Reservation)>,
+    runtime: Handle,
 }
 
 /// What became of one shard's part before it is acknowledged.
@@ -80,19 +89,15 @@ impl Writer {
         let asked = Duration::from_millis(request.timeout_ms);
         let deadline = started + if asked.is_zero() { self.limit } else { asked.min(self.limit) };
         let shards: Vec<u32> = request.shards.iter().map(|part| part.shard).collect();
-        let (replicas, pool) = (self.replicas.clone(), self.pool.clone());
-        // In a task of its own, since what the log has taken must be noted even when the caller goes away.
-        let working = tokio::spawn(async move {
-            let judging = replicas.clone();
-            let judge = move || {
-                let parts = request.shards.into_iter();
-                parts.map(|part| start(&judging, &tenant, part)).collect::<Vec<Started>>()
-            };
-            let mut parts = pool.run(judge).await;
-            note_durable(replicas, &mut parts, (permit, reservation));
+        let held = Arc::new((permit, reservation));
+        let job = Request { replicas: self.replicas.clone(), tenant, held, runtime: Handle::current() };
+        // Once begun it goes on when the caller goes away: what the log has taken is noted all the same.
+        let judge = move || {
+            let parts: Vec<Started> = request.shards.into_iter().map(|part| job.start(part)).collect();
+            job.replicas.store.wake_log();
             parts
-        });
-        let parts = working.await.map_err(Error::internal)?;
+        };
+        let parts = self.pool.run(judge).await;
         let mut results = Vec::with_capacity(parts.len());
         for (shard, part) in shards.into_iter().zip(parts) {
             let outcome = self.finish(part, deadline).await;
@@ -155,64 +160,65 @@ impl Writer {
     }
 }
 
-/// Tells the machines when entries are durable, whether or not the caller still waits. The request counts against the
-/// bounds until then.
-fn note_durable(replicas: Arc<Replicas>, parts: &mut [Started], held: (OwnedSemaphorePermit, Reservation)) {
-    let mut waiting = Vec::new();
-    for part in parts {
-        if let Started::Appended(appended) = part
-            && let Some(durable) = appended.durable.take()
-        {
-            waiting.push((appended.hosted.clone(), appended.seq, durable));
-        }
+impl Request {
+    /// Judges one shard's part and appends it.
+    fn start(&self, part: pb::ShardWrite) -> Started {
+        self.try_start(part).unwrap_or_else(Started::Failed)
     }
-    tokio::spawn(async move {
-        let _held = held;
-        for (hosted, seq, durable) in waiting {
-            match durable.await {
-                Ok(Ok(())) => {
+
+    fn try_start(&self, part: pb::ShardWrite) -> Result<Started, Error> {
+        let replicas = &self.replicas;
+        let (shard, epoch) = (ShardId(part.shard), Epoch(part.epoch));
+        let hosted = replicas
+            .shard(shard)
+            .ok_or_else(|| Error::new(ErrorKind::NotServing, format!("shard {shard} is not on this node")))?;
+        let writable =
+            |machine: &Shard| machine.writable(replicas.now_ms(), epoch).map_err(|why| refused(shard, why));
+        hosted.peek(writable)?;
+        let batch = BatchView::read(&part.batch)
+            .map_err(|error| Error::new(ErrorKind::Invalid, format!("cannot read a batch: {error}")))?;
+        let order = hosted.order.lock();
+        // Again, since the role may have changed while this thread waited; it cannot while the order is held.
+        hosted.peek(writable)?;
+        let judged = replicas.store.judge(shard, &self.tenant, batch, wall_clock_ms())?;
+        if judged.is_empty {
+            return Ok(Started::Empty(judged.counts));
+        }
+        let tenure = hosted.acknowledged.borrow().tenure;
+        let payload = judged.payload;
+        let seq = replicas.with(&hosted, |state, now_ms| {
+            let place = state.machine.append(now_ms);
+            let entry = Entry { shard, seq: place.seq, epoch: place.epoch, payload };
+            state.tail.push(entry.clone());
+            replicas.store.append_later(vec![entry], self.note_durable(&hosted, place.seq));
+            place.seq
+        });
+        drop(order);
+        Ok(Started::Appended(Appended { hosted, seq, tenure, counts: judged.counts }))
+    }
+
+    /// Tells a shard's machine that an entry is durable, whether or not the caller still waits.
+    fn note_durable(
+        &self,
+        hosted: &Arc<Hosted>,
+        seq: Seq,
+    ) -> Box<dyn FnOnce(Result<(), storage::Error>) + Send> {
+        let (replicas, hosted) = (self.replicas.clone(), hosted.clone());
+        let (held, runtime) = (self.held.clone(), self.runtime.clone());
+        Box::new(move |durable| {
+            let _held = held;
+            match durable {
+                Ok(()) => {
+                    // What the machine asks for may be a task.
+                    let _runtime = runtime.enter();
                     replicas.machine(&hosted, |machine, now_ms| machine.durable(now_ms, seq));
                     hosted.progressed.notify_waiters();
                 }
-                Ok(Err(error)) => tracing::error!(shard = hosted.id.0, %error, "cannot append to the log"),
-                Err(_) => {}
+                // The machine may be in use by the one who appends: nothing is asked of it here.
+                Err(error) => tracing::error!(shard = hosted.id.0, %error, "cannot append to the log"),
             }
-        }
-    });
-}
-
-/// Judges one shard's part and appends it. On a blocking thread.
-fn start(replicas: &Arc<Replicas>, tenant: &Tenant, part: pb::ShardWrite) -> Started {
-    try_start(replicas, tenant, part).unwrap_or_else(Started::Failed)
-}
-
-fn try_start(replicas: &Arc<Replicas>, tenant: &Tenant, part: pb::ShardWrite) -> Result<Started, Error> {
-    let (shard, epoch) = (ShardId(part.shard), Epoch(part.epoch));
-    let hosted = replicas
-        .shard(shard)
-        .ok_or_else(|| Error::new(ErrorKind::NotServing, format!("shard {shard} is not on this node")))?;
-    let writable =
-        |machine: &Shard| machine.writable(replicas.now_ms(), epoch).map_err(|why| refused(shard, why));
-    hosted.peek(writable)?;
-    let batch = Batch::decode(&part.batch)
-        .map_err(|error| Error::new(ErrorKind::Invalid, format!("cannot read a batch: {error}")))?;
-    let order = hosted.order.lock();
-    // Again, since the role may have changed while this thread waited; it cannot while the order is held.
-    hosted.peek(writable)?;
-    let judged = replicas.store.judge(shard, tenant, batch, wall_clock_ms())?;
-    if judged.is_empty {
-        return Ok(Started::Empty(judged.counts));
+        })
     }
-    let tenure = hosted.acknowledged.borrow().tenure;
-    let payload = judged.payload;
-    let (seq, durable) = replicas.with(&hosted, |state, now_ms| {
-        let place = state.machine.append(now_ms);
-        let entry = Entry { shard, seq: place.seq, epoch: place.epoch, payload };
-        state.tail.push(entry.clone());
-        (place.seq, replicas.store.append(vec![entry]))
-    });
-    drop(order);
-    Ok(Started::Appended(Appended { hosted, seq, tenure, counts: judged.counts, durable: Some(durable) }))
 }
 
 /// The wall clock, in milliseconds: what a primary judges late and future samples by.

@@ -2,42 +2,42 @@
 
 use std::sync::Arc;
 
-use tricord_model::{Exemplar, Labels, MetricKind, MetricMetadata, Sample, SeriesBatch, Value};
+use tricord_model::{Exemplar, MetricKind, MetricMetadata, Sample, SeriesBatch, SeriesData, Value};
 
-use super::labels::{plain_labels, series_labels};
+use super::labels::{plain_labels, shown, sort_series};
 use super::wire::{Field, Message, WireError};
-use super::{Allowance, Decoded, histogram};
+use super::{Allowance, Sink, histogram};
 use crate::Error;
 
-/// Decodes a request. Series that are broken by themselves are counted in `rejected`; the others are kept.
+/// Decodes a request into a sink. Series that are broken by themselves are counted as rejected; the others are kept.
 ///
 /// # Errors
-/// [`Error::Invalid`] when the bytes are not such a request, [`Error::TooLarge`] when the allowance is spent.
-pub fn decode(bytes: &[u8], allowance: &mut Allowance) -> Result<Decoded, Error> {
-    let mut decoded = Decoded::default();
+/// [`Error::Invalid`] when the bytes are not such a request, [`Error::TooLarge`] when the allowance is spent. The sink
+/// has a part of the request then.
+pub fn decode(bytes: &[u8], allowance: &mut Allowance, sink: &mut impl Sink) -> Result<(), Error> {
     let mut message = Message::new(bytes);
-    let mut pairs = Vec::new();
+    let (mut pairs, mut parts) = (Vec::new(), Parts::default());
     while let Some((number, field)) = message.next()? {
         match number {
             1 => {
-                let parts = series(field.bytes(number)?, &mut pairs, allowance)?;
-                let labels = series_labels_of(&mut pairs, parts.broken_label);
-                parts.finish(labels, &mut decoded);
+                series(field.bytes(number)?, &mut pairs, &mut parts, allowance)?;
+                let sorted = sorted(&mut pairs, parts.broken_label);
+                parts.finish(sorted.map(|()| &*pairs), sink);
             }
             3 => {
                 let (family, metadata) = metadata(field.bytes(number)?)?;
                 allowance.charge(128 + family.len() + metadata.help.len() + metadata.unit.len())?;
                 if !family.is_empty() {
-                    decoded.batch.metadata.push((family, metadata));
+                    sink.metadata(family, metadata);
                 }
             }
             _ => {}
         }
     }
-    Ok(decoded)
+    Ok(())
 }
 
-/// What a `TimeSeries` message holds beside its labels.
+/// What a `TimeSeries` message holds beside its labels. One is used for all series of a request.
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) samples: Vec<Sample>,
@@ -50,6 +50,14 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    pub(super) fn clear(&mut self) {
+        let Self { samples, exemplars, rejected_samples, rejected_exemplars, reasons, broken_label } = self;
+        samples.clear();
+        exemplars.clear();
+        reasons.clear();
+        (*rejected_samples, *rejected_exemplars, *broken_label) = (0, 0, false);
+    }
+
     pub(super) fn histogram(&mut self, bytes: &[u8], allowance: &mut Allowance) -> Result<(), Error> {
         allowance.charge(size_of::<Sample>())?;
         let timed = histogram::decode(bytes, allowance)?;
@@ -66,51 +74,54 @@ impl Parts {
         Ok(())
     }
 
-    /// Adds the series to the decoded request, or what it held to the rejected.
-    pub(super) fn finish(mut self, labels: Result<Labels, String>, decoded: &mut Decoded) {
-        let rejected = &mut decoded.rejected;
-        rejected.exemplars += self.rejected_exemplars;
-        rejected.samples += self.rejected_samples;
+    /// Hands the series to the sink, or counts what it held as rejected.
+    pub(super) fn finish(&mut self, labels: Result<&[(&str, &str)], String>, sink: &mut impl Sink) {
+        let Self { samples, exemplars, reasons, .. } = self;
         match labels {
-            Ok(labels) if self.samples.is_empty() && self.exemplars.is_empty() => {
-                if self.reasons.is_empty() {
-                    self.reasons.push(format!("series {labels} has no samples"));
+            Ok(labels) if samples.is_empty() && exemplars.is_empty() => {
+                let labels = shown(labels);
+                if reasons.is_empty() {
+                    reasons.push(format!("series {labels} has no samples"));
                 } else {
-                    self.reasons =
-                        self.reasons.iter().map(|reason| format!("series {labels}: {reason}")).collect();
+                    reasons.iter_mut().for_each(|reason| *reason = format!("series {labels}: {reason}"));
                 }
             }
-            Ok(labels) => {
-                let Self { samples, exemplars, .. } = self;
-                decoded.batch.series.push(SeriesBatch { labels, samples, exemplars, delta: false });
-            }
+            Ok(labels) => sink.series(labels, &SeriesData { samples, exemplars, delta: false }),
             Err(reason) => {
-                rejected.samples += self.samples.len() as u64;
-                rejected.exemplars += self.exemplars.len() as u64;
-                self.reasons.insert(0, reason);
+                self.rejected_samples += samples.len() as u64;
+                self.rejected_exemplars += exemplars.len() as u64;
+                reasons.insert(0, reason);
             }
         }
-        self.reasons.into_iter().for_each(|reason| rejected.reason(reason));
+        if self.rejected_samples > 0 || self.rejected_exemplars > 0 || !reasons.is_empty() {
+            let rejected = sink.rejected();
+            rejected.samples += self.rejected_samples;
+            rejected.exemplars += self.rejected_exemplars;
+            reasons.drain(..).for_each(|reason| rejected.reason(reason));
+        }
     }
 }
 
-fn series_labels_of<'a>(pairs: &mut Vec<(&'a str, &'a str)>, broken: bool) -> Result<Labels, String> {
+fn sorted(pairs: &mut Vec<(&str, &str)>, broken: bool) -> Result<(), String> {
     if broken {
         let metric = pairs.iter().find(|(name, _)| *name == "__name__").map_or("", |(_, value)| value);
         return Err(format!("a label of a series of {metric:?} is not valid UTF-8"));
     }
-    series_labels(pairs)
+    sort_series(pairs)
 }
 
 fn series<'a>(
     bytes: &'a [u8],
     pairs: &mut Vec<(&'a str, &'a str)>,
+    parts: &mut Parts,
     allowance: &mut Allowance,
-) -> Result<Parts, Error> {
+) -> Result<(), Error> {
     allowance.charge(size_of::<SeriesBatch>() + 64 + bytes.len())?;
     pairs.clear();
-    let mut parts = Parts::default();
-    let mut message = Message::new(bytes);
+    parts.clear();
+    let read = usual_labels(bytes, pairs);
+    allowance.charge(pairs.len() * size_of::<(&str, &str)>())?;
+    let mut message = Message::new(&bytes[read..]);
     while let Some((number, field)) = message.next()? {
         match number {
             1 => match label(field.bytes(number)?) {
@@ -136,7 +147,35 @@ fn series<'a>(
             _ => {}
         }
     }
-    Ok(parts)
+    Ok(())
+}
+
+/// Reads the labels at the start of a series as long as they are written as encoders write them: a name, then a value,
+/// each shorter than 128 bytes. Answers how many bytes that were; what is left is read field by field.
+///
+/// Then tags and lengths are ASCII, and all labels can be checked to be text at once.
+fn usual_labels<'a>(bytes: &'a [u8], pairs: &mut Vec<(&'a str, &'a str)>) -> usize {
+    let mut end = 0;
+    while let Some([0x0a, len @ 0..0x80]) = bytes.get(end..end + 2) {
+        end += 2 + usize::from(*len);
+    }
+    let Some(Ok(text)) = bytes.get(..end).map(std::str::from_utf8) else { return 0 };
+    let mut read = 0;
+    while let Some(pair) = usual_label(text, read) {
+        pairs.push(pair);
+        read += 6 + pair.0.len() + pair.1.len();
+    }
+    read
+}
+
+fn usual_label(text: &str, at: usize) -> Option<(&str, &str)> {
+    let bytes = text.as_bytes();
+    let [_, label_len, 0x0a, name_len] = *bytes.get(at..)?.first_chunk::<4>()? else { return None };
+    let name_end = at + 4 + usize::from(name_len);
+    let [0x12, value_len] = *bytes.get(name_end..)?.first_chunk::<2>()? else { return None };
+    let value_end = name_end + 2 + usize::from(value_len);
+    let is_whole = usize::from(label_len) == value_end - at - 2;
+    if is_whole { Some((text.get(at + 4..name_end)?, text.get(name_end + 2..value_end)?)) } else { None }
 }
 
 fn label(bytes: &[u8]) -> Result<(&str, &str), WireError> {

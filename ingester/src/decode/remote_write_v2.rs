@@ -1,12 +1,12 @@
 //! Remote write 2.0: `io.prometheus.write.v2.Request`, whose strings lie in one table, walked in place.
 
 use foldhash::HashSet;
-use tricord_model::{Exemplar, Labels, MetricKind, MetricMetadata, SeriesBatch, Value};
+use tricord_model::{Exemplar, METRIC_NAME, MetricKind, MetricMetadata, SeriesBatch, Value};
 
-use super::labels::{plain_labels, series_labels};
+use super::labels::{plain_labels, shown, sort_series};
 use super::remote_write::{Parts, sample};
 use super::wire::{Field, Message, WireError};
-use super::{Allowance, Decoded};
+use super::{Allowance, Sink};
 use crate::Error;
 
 /// The request's strings; `None` where one is not UTF-8, which only matters to those who refer to it.
@@ -21,33 +21,39 @@ impl<'a> Symbols<'a> {
         }
     }
 
-    /// The pairs that a list of references names, in the sender's order.
-    fn pairs(&self, references: &[u32]) -> Result<Vec<(&'a str, &'a str)>, String> {
+    /// Reads the pairs that a list of references names, in the sender's order.
+    fn pairs(&self, references: &[u32], pairs: &mut Vec<(&'a str, &'a str)>) -> Result<(), String> {
+        pairs.clear();
         if !references.len().is_multiple_of(2) {
             return Err(format!(
                 "{} label references: names and values must come in pairs",
                 references.len()
             ));
         }
-        references.chunks_exact(2).map(|pair| Ok((self.get(pair[0])?, self.get(pair[1])?))).collect()
+        for pair in references.chunks_exact(2) {
+            pairs.push((self.get(pair[0])?, self.get(pair[1])?));
+        }
+        Ok(())
     }
 }
 
-/// Decodes a request. Series that are broken by themselves are counted in `rejected`; the others are kept.
+/// Decodes a request into a sink. Series that are broken by themselves are counted as rejected; the others are kept.
 ///
 /// # Errors
-/// [`Error::Invalid`] when the bytes are not such a request, [`Error::TooLarge`] when the allowance is spent.
-pub fn decode(bytes: &[u8], allowance: &mut Allowance) -> Result<Decoded, Error> {
+/// [`Error::Invalid`] when the bytes are not such a request, [`Error::TooLarge`] when the allowance is spent. The sink
+/// has a part of the request then.
+pub fn decode(bytes: &[u8], allowance: &mut Allowance, sink: &mut impl Sink) -> Result<(), Error> {
     let symbols = symbols(bytes, allowance)?;
-    let mut decoded = Decoded::default();
+    let mut series =
+        Series { symbols: &symbols, references: Vec::new(), pairs: Vec::new(), parts: Parts::default() };
     let mut families = HashSet::default();
     let mut message = Message::new(bytes);
     while let Some((number, field)) = message.next()? {
         if number == 5 {
-            series(field.bytes(number)?, &symbols, allowance, &mut families, &mut decoded)?;
+            series.read(field.bytes(number)?, allowance, &mut families, sink)?;
         }
     }
-    Ok(decoded)
+    Ok(())
 }
 
 fn symbols<'a>(bytes: &'a [u8], allowance: &mut Allowance) -> Result<Symbols<'a>, Error> {
@@ -62,55 +68,67 @@ fn symbols<'a>(bytes: &'a [u8], allowance: &mut Allowance) -> Result<Symbols<'a>
     Ok(Symbols(symbols))
 }
 
-fn series(
-    bytes: &[u8],
-    symbols: &Symbols<'_>,
-    allowance: &mut Allowance,
-    families: &mut HashSet<String>,
-    decoded: &mut Decoded,
-) -> Result<(), Error> {
-    allowance.charge(size_of::<SeriesBatch>() + 64)?;
-    let mut parts = Parts::default();
-    let (mut references, mut metadata, mut created_ms) = (Vec::new(), None, 0);
-    let mut message = Message::new(bytes);
-    while let Some((number, field)) = message.next()? {
-        match number {
-            1 => numbers(number, field, &mut references, allowance)?,
-            2 => {
-                allowance.charge(size_of::<tricord_model::Sample>())?;
-                parts.samples.push(sample(field.bytes(number)?)?);
-            }
-            3 => parts.histogram(field.bytes(number)?, allowance)?,
-            4 => match exemplar(field.bytes(number)?, symbols, allowance)? {
-                Ok(exemplar) => parts.exemplars.push(exemplar),
-                Err(reason) => {
-                    parts.rejected_exemplars += 1;
-                    parts.reasons.push(reason);
+/// A series being read; its lists are used again for the next one.
+struct Series<'a> {
+    symbols: &'a Symbols<'a>,
+    references: Vec<u32>,
+    pairs: Vec<(&'a str, &'a str)>,
+    parts: Parts,
+}
+
+impl Series<'_> {
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        allowance: &mut Allowance,
+        families: &mut HashSet<String>,
+        sink: &mut impl Sink,
+    ) -> Result<(), Error> {
+        allowance.charge(size_of::<SeriesBatch>() + 64)?;
+        let Self { symbols, references, pairs, parts } = self;
+        parts.clear();
+        references.clear();
+        let (mut metadata, mut created_ms) = (None, 0);
+        let mut message = Message::new(bytes);
+        while let Some((number, field)) = message.next()? {
+            match number {
+                1 => numbers(number, field, references, allowance)?,
+                2 => {
+                    allowance.charge(size_of::<tricord_model::Sample>())?;
+                    parts.samples.push(sample(field.bytes(number)?)?);
                 }
-            },
-            5 => metadata = Some(Metadata::read(field.bytes(number)?)?),
-            6 => created_ms = field.varint(number)? as i64,
-            _ => {}
+                3 => parts.histogram(field.bytes(number)?, allowance)?,
+                4 => match exemplar(field.bytes(number)?, symbols, allowance)? {
+                    Ok(exemplar) => parts.exemplars.push(exemplar),
+                    Err(reason) => {
+                        parts.rejected_exemplars += 1;
+                        parts.reasons.push(reason);
+                    }
+                },
+                5 => metadata = Some(Metadata::read(field.bytes(number)?)?),
+                6 => created_ms = field.varint(number)? as i64,
+                _ => {}
+            }
         }
+        // Older senders give one start for the whole series.
+        for sample in parts.samples.iter_mut().filter(|sample| sample.start_ms == 0) {
+            sample.start_ms = created_ms;
+        }
+        let floats = parts.samples.iter().filter(|sample| matches!(sample.value, Value::Float(_))).count();
+        let mut sorted = symbols.pairs(references, pairs).and_then(|()| {
+            let text: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+            allowance.charge(text + references.len() * 12).map_err(|error| error.to_string())?;
+            sort_series(pairs)
+        });
+        if floats > 0 && floats < parts.samples.len() && sorted.is_ok() {
+            sorted = Err(format!("series {} has both float and histogram samples", shown(pairs)));
+        }
+        if let (Ok(()), Some(metadata)) = (&sorted, metadata) {
+            metadata.keep(pairs, symbols, families, allowance, sink)?;
+        }
+        parts.finish(sorted.map(|()| &**pairs), sink);
+        Ok(())
     }
-    // Older senders give one start for the whole series.
-    for sample in parts.samples.iter_mut().filter(|sample| sample.start_ms == 0) {
-        sample.start_ms = created_ms;
-    }
-    let floats = parts.samples.iter().filter(|sample| matches!(sample.value, Value::Float(_))).count();
-    let mut labels = symbols.pairs(&references).and_then(|mut pairs| {
-        let text: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        allowance.charge(text + references.len() * 12).map_err(|error| error.to_string())?;
-        series_labels(&mut pairs)
-    });
-    if floats > 0 && floats < parts.samples.len() {
-        labels = labels.and_then(|l| Err(format!("series {l} has both float and histogram samples")));
-    }
-    if let (Ok(labels), Some(metadata)) = (&labels, metadata) {
-        metadata.keep(labels, symbols, families, allowance, decoded)?;
-    }
-    parts.finish(labels, decoded);
-    Ok(())
 }
 
 fn numbers(
@@ -150,7 +168,8 @@ fn exemplar(
             _ => {}
         }
     }
-    let labels = symbols.pairs(&references).and_then(|mut pairs| {
+    let mut pairs = Vec::new();
+    let labels = symbols.pairs(&references, &mut pairs).and_then(|()| {
         let text: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
         allowance.charge(text).map_err(|error| error.to_string())?;
         plain_labels(&mut pairs)
@@ -184,24 +203,25 @@ impl Metadata {
     /// Keeps it once for each family of the request.
     fn keep(
         self,
-        labels: &Labels,
+        labels: &[(&str, &str)],
         symbols: &Symbols<'_>,
         families: &mut HashSet<String>,
         allowance: &mut Allowance,
-        decoded: &mut Decoded,
+        sink: &mut impl Sink,
     ) -> Result<(), Error> {
         let unit = symbols.get(self.unit).unwrap_or("");
         let help = symbols.get(self.help).unwrap_or("");
         if self.kind == MetricKind::Unknown && unit.is_empty() && help.is_empty() {
             return Ok(());
         }
-        let family = family(labels.name(), self.kind);
+        let name = labels.iter().find(|(name, _)| *name == METRIC_NAME).map_or("", |(_, value)| value);
+        let family = family(name, self.kind);
         if !families.contains(family) {
             // Any number of families may refer to one long text.
             allowance.charge(2 * family.len() + unit.len() + help.len() + 256)?;
             families.insert(family.to_owned());
             let metadata = MetricMetadata { kind: self.kind, unit: unit.to_owned(), help: help.to_owned() };
-            decoded.batch.metadata.push((family.to_owned(), metadata));
+            sink.metadata(family.to_owned(), metadata);
         }
         Ok(())
     }

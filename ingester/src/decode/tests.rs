@@ -194,12 +194,22 @@ pub(crate) fn integer_histogram() -> pb::Histogram {
     }
 }
 
-fn v1(request: &pb::WriteRequest) -> Decoded {
-    remote_write::decode(&request.encode_to_vec(), &mut Allowance::new(1 << 20)).unwrap()
+pub(super) fn v1_of_bytes(bytes: &[u8], allowance: usize) -> Result<Decoded, Error> {
+    let mut decoded = Decoded::default();
+    remote_write::decode(bytes, &mut Allowance::new(allowance), &mut decoded).map(|()| decoded)
 }
 
-fn v2(request: &pb::Request) -> Decoded {
-    remote_write_v2::decode(&request.encode_to_vec(), &mut Allowance::new(1 << 20)).unwrap()
+fn v2_of_bytes(bytes: &[u8], allowance: usize) -> Result<Decoded, Error> {
+    let mut decoded = Decoded::default();
+    remote_write_v2::decode(bytes, &mut Allowance::new(allowance), &mut decoded).map(|()| decoded)
+}
+
+pub(super) fn v1(request: &pb::WriteRequest) -> Decoded {
+    v1_of_bytes(&request.encode_to_vec(), 1 << 20).unwrap()
+}
+
+pub(super) fn v2(request: &pb::Request) -> Decoded {
+    v2_of_bytes(&request.encode_to_vec(), 1 << 20).unwrap()
 }
 
 fn series(labels: Vec<pb::Label>, samples: Vec<pb::Sample>) -> pb::TimeSeries {
@@ -373,7 +383,7 @@ fn small_messages_cannot_cost_much_memory() {
         out
     };
     for bytes in [empty_series, empty_samples] {
-        let result = remote_write::decode(&bytes, &mut Allowance::new(8 << 20));
+        let result = v1_of_bytes(&bytes, 8 << 20);
         assert!(matches!(result, Err(Error::TooLarge(_))), "{result:?}");
     }
     // Ten thousand families that share one long help text.
@@ -387,7 +397,7 @@ fn small_messages_cannot_cost_much_memory() {
         ..pb::TimeSeriesV2::default()
     });
     let request = pb::Request { symbols: texts, timeseries: timeseries.collect() };
-    let result = remote_write_v2::decode(&request.encode_to_vec(), &mut Allowance::new(64 << 20));
+    let result = v2_of_bytes(&request.encode_to_vec(), 64 << 20);
     assert!(matches!(result, Err(Error::TooLarge(_))));
 }
 
@@ -396,8 +406,8 @@ proptest! {
     #[test]
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         let allowance = || Allowance::new(1 << 20);
-        let _ = remote_write::decode(&bytes, &mut allowance());
-        let _ = remote_write_v2::decode(&bytes, &mut allowance());
+        let _ = v1_of_bytes(&bytes, 1 << 20);
+        let _ = v2_of_bytes(&bytes, 1 << 20);
         let _ = text::decode(&bytes, &text::Options::default(), &mut allowance());
         let _ = otlp::decode_traces(&bytes.clone().into(), &mut allowance());
         let _ = otlp::decode_metrics(&bytes, &mut allowance());
@@ -414,7 +424,7 @@ proptest! {
         let mut bytes = pb::WriteRequest { timeseries: vec![full.clone(), full], metadata: vec![] }.encode_to_vec();
         let at = at % bytes.len();
         if cut { bytes.truncate(at) } else { bytes[at] = byte }
-        let _ = remote_write::decode(&bytes, &mut Allowance::new(1 << 20));
+        let _ = v1_of_bytes(&bytes, 1 << 20);
     }
 
     #[test]

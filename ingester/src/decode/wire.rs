@@ -3,6 +3,8 @@
 //! Generated decoders build a struct for each nested message before anyone can judge the request; two bytes of input
 //! can cost a few hundred of memory. What the hot paths need is read straight from the bytes instead.
 
+use tricord_model::codec::{CodecError, split_varint};
+
 /// Why bytes are not a protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
@@ -86,6 +88,7 @@ impl<'a> Message<'a> {
     }
 
     /// The next field with its number, or `None` at the end.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -115,19 +118,14 @@ impl<'a> Message<'a> {
     }
 
     /// A varint by itself, as inside a packed field.
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, WireError> {
-        let mut value = 0u64;
-        for (at, byte) in self.rest.iter().enumerate().take(10) {
-            if at == 9 && *byte > 1 {
-                return Err(WireError::Malformed);
-            }
-            value |= u64::from(byte & 0x7f) << (7 * at);
-            if byte & 0x80 == 0 {
-                self.rest = &self.rest[at + 1..];
-                return Ok(value);
-            }
-        }
-        Err(if self.rest.len() < 10 { WireError::Truncated } else { WireError::Malformed })
+        let (value, rest) = split_varint(self.rest).map_err(|error| match error {
+            CodecError::Truncated => WireError::Truncated,
+            CodecError::Invalid(_) => WireError::Malformed,
+        })?;
+        self.rest = rest;
+        Ok(value)
     }
 
     /// Eight bytes by themselves, as inside a packed field.
@@ -135,12 +133,14 @@ impl<'a> Message<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(WireError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
         self.rest = rest;

@@ -1,5 +1,6 @@
 //! Bodies: read within a time, unpacked within a size, paid for as they grow.
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::time::Duration;
 
@@ -18,8 +19,6 @@ pub(super) enum Packing {
     None,
     Gzip,
     Zstd,
-    /// One snappy block, without framing.
-    Snappy,
 }
 
 impl Packing {
@@ -29,7 +28,6 @@ impl Packing {
             "" | "identity" => Some(Self::None),
             name if name.eq_ignore_ascii_case("gzip") => Some(Self::Gzip),
             name if name.eq_ignore_ascii_case("zstd") => Some(Self::Zstd),
-            name if name.eq_ignore_ascii_case("snappy") => Some(Self::Snappy),
             _ => None,
         }
     }
@@ -61,7 +59,8 @@ pub(super) async fn read(
         discard(body, deadline).await;
         return Err(too_large(limit));
     }
-    let mut parts = BytesMut::new();
+    // Room for what is announced, which saves copies; but not more than a moderate sender needs.
+    let mut parts = BytesMut::with_capacity((announced.lower() as usize).min(STEP * 4));
     let mut paid = 0;
     loop {
         let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
@@ -114,7 +113,6 @@ pub(super) fn unpack(packing: Packing, body: Bytes, limit: usize, held: &mut Hel
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(broken)?;
             drain("zstd", decoder, limit, held)
         }
-        Packing::Snappy => unsnap(&body, limit, held),
     }
 }
 
@@ -143,8 +141,22 @@ fn drain(name: &str, decoder: impl Read, limit: usize, held: &mut Held) -> Resul
     }
 }
 
-/// Unpacks a snappy block; the length that it declares is checked before anything is allocated.
-fn unsnap(body: &[u8], limit: usize, held: &mut Held) -> Result<Bytes, Error> {
+thread_local! {
+    /// Where requests are unpacked: memory that is given back and taken anew for each costs more than the unpacking.
+    static UNSNAPPED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A larger buffer is not kept for the next request.
+const KEPT_BYTES: usize = 2 << 20;
+
+/// Unpacks a snappy block without framing, of at most `limit` bytes once unpacked, and works on what is in it. The length
+/// that it declares is checked before anything is allocated.
+pub(super) fn unsnapped<R>(
+    body: &[u8],
+    limit: usize,
+    held: &mut Held,
+    work: impl FnOnce(&[u8], &mut Held) -> Result<R, Error>,
+) -> Result<R, Error> {
     let invalid = |error: snap::Error| Error::Invalid(format!("body is not a valid snappy block: {error}"));
     let declared = snap::raw::decompress_len(body).map_err(invalid)?;
     if declared > limit {
@@ -156,5 +168,14 @@ fn unsnap(body: &[u8], limit: usize, held: &mut Held) -> Result<Bytes, Error> {
         return Err(Error::Invalid(format!("body is not a valid snappy block: {text}")));
     }
     held.grow(declared)?;
-    Ok(snap::raw::Decoder::new().decompress_vec(body).map_err(invalid)?.into())
+    let mut buffer = UNSNAPPED.take();
+    if buffer.len() < declared {
+        buffer.resize(declared, 0);
+    }
+    let unpacked = snap::raw::Decoder::new().decompress(body, &mut buffer).map_err(invalid);
+    let result = unpacked.and_then(|len| work(&buffer[..len], held));
+    if buffer.capacity() <= KEPT_BYTES {
+        UNSNAPPED.set(buffer);
+    }
+    result
 }

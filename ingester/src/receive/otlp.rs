@@ -56,7 +56,6 @@ async fn received(
 /// The packing of an OTLP body.
 pub(super) fn otlp_packing(name: &str) -> Result<Packing, Error> {
     Packing::from_name(name)
-        .filter(|packing| *packing != Packing::Snappy)
         .ok_or_else(|| Error::Unsupported(format!("encoding {name:?}: use none, gzip or zstd")))
 }
 

@@ -9,7 +9,7 @@ use axum::response::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::body::{self, Packing};
+use super::body;
 use super::{Observed, header, retry_after_seconds, tenant};
 use crate::decode::{Allowance, remote_write, remote_write_v2};
 use crate::forward::Written;
@@ -73,24 +73,29 @@ async fn received(
     let timeout = Duration::from_millis(config.body_timeout_ms);
     let body = body::read(body, limit, timeout, &mut held).await?;
     let decoded_limit = config.max_decoded_bytes;
+    let deadline = ingester.deadline();
+    // Four times is what snappy makes of most requests.
+    let mut router = ingester.router(&tenant, body.len().saturating_mul(4), deadline).await?;
     let (result, _held) = compute(body.len().saturating_mul(4), move || {
-        let result = body::unpack(Packing::Snappy, body, limit, &mut held).and_then(|body| {
+        let result = body::unsnapped(&body, limit, &mut held, |body, held| {
             let mut allowance = Allowance::new(decoded_limit);
-            // Decoded requests are mostly five times the size; what is beyond is reserved once known.
-            held.grow(body.len().saturating_mul(5))?;
-            let decoded = match version {
-                Version::V1 => remote_write::decode(&body, &mut allowance)?,
-                Version::V2 => remote_write_v2::decode(&body, &mut allowance)?,
-            };
-            held.grow(allowance.used().saturating_sub(body.len().saturating_mul(5)))?;
-            Ok((decoded, body.len()))
+            // Pieces are mostly a little larger than the request; what is beyond is reserved once known.
+            let expected = body.len().saturating_mul(2);
+            held.grow(expected)?;
+            match version {
+                Version::V1 => remote_write::decode(body, &mut allowance, &mut router)?,
+                Version::V2 => remote_write_v2::decode(body, &mut allowance, &mut router)?,
+            }
+            let routed = router.finish();
+            held.grow(routed.bytes().saturating_sub(expected))?;
+            Ok((routed, body.len()))
         });
         (result, held)
     })
     .await;
-    let (decoded, size) = result?;
+    let (routed, size) = result?;
     observed.body(size);
-    ingester.write(&tenant, decoded, observed.protocol).await
+    ingester.send(&tenant, routed, observed.protocol, deadline).await
 }
 
 /// Remote write has one encoding; senders that leave the header out mean it too.

@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
-use tricord_model::{Batch, Epoch, Seq, ShardId, Tenant};
+use tricord_model::{BatchView, Epoch, Seq, ShardId, Tenant};
 use tricord_rocks::Rocks;
 
 use super::cache::ReadCache;
 use super::head::{Rules, Shard};
 use super::keys;
-use super::log::{Kind, Log, Sink};
+use super::log::{Done, Kind, Log, Sink};
 use super::{Entry, Error, FlushReport, Judged, Position, Reader, StoreConfig, StoreStats};
 
 /// A shard with its lock.
@@ -224,7 +224,7 @@ impl Store {
         &self,
         shard: ShardId,
         tenant: &Tenant,
-        batch: Batch,
+        batch: BatchView<'_>,
         now_ms: i64,
     ) -> Result<Judged, Error> {
         let limit = self.inner.config.memory_limit_bytes;
@@ -239,7 +239,7 @@ impl Store {
         let cell = self.inner.cell(shard)?;
         let mut state = cell.state.write();
         state.check()?;
-        Ok(state.judge(tenant, batch, Rules { retention_ms, future_ms, now_ms }))
+        state.judge(tenant, batch, Rules { retention_ms, future_ms, now_ms })
     }
 
     /// Appends entries of any mix of shards to the log; resolves when they are durable and applied. Entries of a shard
@@ -253,6 +253,22 @@ impl Store {
                 let _ = done.send(Err(error));
                 waiting
             }
+        }
+    }
+
+    /// As [`Store::append`], but the log begins at the next [`Store::wake_log`] at the latest, so that the parts of a
+    /// request come together in one sync; `done` is called on a thread of the log and must not wait for it.
+    pub(crate) fn append_later(&self, entries: Vec<Entry>, done: Done) {
+        match self.inner.log() {
+            Ok(log) => log.append_later(entries, done),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    /// Lets the log begin with what was appended.
+    pub(crate) fn wake_log(&self) {
+        if let Ok(log) = self.inner.log() {
+            log.wake();
         }
     }
 

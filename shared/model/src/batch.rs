@@ -1,11 +1,15 @@
 //! What an ingester hands to the primary of one shard: a tenant's series, metadata and spans.
-
-use std::sync::Arc;
-
-use bytes::Bytes;
+//!
+//! In transit a batch is a row of items, written one after another by [`BatchWriter`] and read in place by
+//! [`BatchView`]. A series goes with its fingerprint, so that a data node that knows the series need not look at its
+//! labels.
 
 use crate::codec::{CodecError, Reader, Writer};
-use crate::{Exemplar, FloatHistogram, Labels, MetricKind, MetricMetadata, Sample, SpanRecord, Value};
+use crate::labels::encode_pairs;
+use crate::sample_codec::{decode_exemplars, decode_samples, encode_exemplars, encode_samples};
+use crate::{
+    Exemplar, Labels, MetricKind, MetricMetadata, Sample, SpanRecord, Value, decode_spans, encode_spans,
+};
 
 /// The samples of one series in a request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,8 +35,25 @@ pub struct Batch {
     pub spans: Vec<SpanRecord>,
 }
 
-/// The layout's version, the first byte of an encoded batch.
-const VERSION: u8 = 1;
+/// The layout's version, the first byte of an encoded batch. It is of one build and its neighbours: batches are sent,
+/// not stored.
+const VERSION: u8 = 2;
+
+/// What comes next. Without the end, a batch that is cut off between two items would pass for a whole one.
+const END: u8 = 0;
+const SERIES: u8 = 1;
+const METADATA: u8 = 2;
+const SPANS: u8 = 3;
+
+/// The series' samples are increments.
+const IS_DELTA: u8 = 1;
+/// Exemplars follow the samples.
+const HAS_EXEMPLARS: u8 = 2;
+/// All samples are floats without a start: 8 bytes of time and 8 bytes of value each.
+const IS_PLAIN: u8 = 4;
+
+/// Bytes of a plain sample.
+const PLAIN_BYTES: usize = 16;
 
 impl Batch {
     /// Whether there is nothing in it.
@@ -50,179 +71,288 @@ impl Batch {
     /// The batch as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(64 + self.samples() * 16 + self.spans.len() * 256);
-        let out = &mut Writer::new(&mut bytes);
-        out.u8(VERSION);
-        out.u64(self.series.len() as u64);
-        self.series.iter().for_each(|series| encode_series(series, out));
-        out.u64(self.metadata.len() as u64);
-        for (family, metadata) in &self.metadata {
-            out.str(family);
-            out.u8(metadata.kind as u8);
-            out.str(&metadata.unit);
-            out.str(&metadata.help);
+        let mut out = BatchWriter::default();
+        for SeriesBatch { labels, samples, exemplars, delta } in &self.series {
+            out.series(labels.iter(), &SeriesData { samples, exemplars, delta: *delta });
         }
-        encode_spans(&self.spans, out);
-        bytes
+        self.metadata.iter().for_each(|(family, metadata)| out.metadata(family, metadata));
+        if !self.spans.is_empty() {
+            out.spans(&self.spans);
+        }
+        out.finish()
     }
 
-    /// Reads what [`Batch::encode`] wrote.
+    /// Reads what [`Batch::encode`] or a [`BatchWriter`] wrote.
     ///
     /// # Errors
     /// [`CodecError`] when the bytes end early, are malformed, or carry another version.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let view = BatchView::read(bytes)?;
+        let mut series = Vec::with_capacity(view.series.len());
+        for one in view.series {
+            let labels = one.decode_labels()?;
+            let samples = one.samples.iter().collect();
+            series.push(SeriesBatch { labels, samples, exemplars: one.exemplars, delta: one.delta });
+        }
+        Ok(Self { series, metadata: view.metadata, spans: view.spans })
+    }
+}
+
+/// What a request holds of a series beside its labels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SeriesData<'a> {
+    /// Its samples, in the order of the request.
+    pub samples: &'a [Sample],
+    /// Its exemplars.
+    pub exemplars: &'a [Exemplar],
+    /// Whether the samples are increments.
+    pub delta: bool,
+}
+
+/// Writes a batch item by item.
+#[derive(Debug, Default)]
+pub struct BatchWriter {
+    bytes: Vec<u8>,
+}
+
+impl BatchWriter {
+    /// A writer with room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes) }
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn item(&mut self, kind: u8) {
+        if self.bytes.is_empty() {
+            self.bytes.push(VERSION);
+        }
+        self.bytes.push(kind);
+    }
+
+    /// Appends a series. Its labels must ascend strictly by name and have no empty value.
+    pub fn series<'l>(
+        &mut self,
+        labels: impl ExactSizeIterator<Item = (&'l str, &'l str)>,
+        data: &SeriesData<'_>,
+    ) {
+        self.item(SERIES);
+        let SeriesData { samples, exemplars, delta } = *data;
+        let is_plain = samples.iter().all(is_plain);
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let flags =
+            flag(delta, IS_DELTA) | flag(!exemplars.is_empty(), HAS_EXEMPLARS) | flag(is_plain, IS_PLAIN);
+        self.bytes.push(flags);
+        // The fingerprint and the labels' length are known once the labels are written.
+        let head = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 20]);
+        let start = self.bytes.len();
+        encode_pairs(labels, &mut Writer::new(&mut self.bytes));
+        let encoded = &self.bytes[start..];
+        let (fingerprint, len) = (Labels::fingerprint_of_encoded(encoded), encoded.len() as u32);
+        self.bytes[head..head + 16].copy_from_slice(&fingerprint.to_le_bytes());
+        self.bytes[head + 16..start].copy_from_slice(&len.to_le_bytes());
+        let out = &mut Writer::new(&mut self.bytes);
+        if is_plain {
+            out.u64(samples.len() as u64);
+            for sample in samples {
+                let Value::Float(value) = sample.value else { continue };
+                out.raw(&sample.t_ms.to_le_bytes());
+                out.f64(value);
+            }
+        } else {
+            encode_samples(samples, out);
+        }
+        if !exemplars.is_empty() {
+            encode_exemplars(exemplars, out);
+        }
+    }
+
+    /// Appends a family's metadata.
+    pub fn metadata(&mut self, family: &str, metadata: &MetricMetadata) {
+        self.item(METADATA);
+        let out = &mut Writer::new(&mut self.bytes);
+        out.str(family);
+        out.u8(metadata.kind as u8);
+        out.str(&metadata.unit);
+        out.str(&metadata.help);
+    }
+
+    /// Appends spans.
+    pub fn spans(&mut self, spans: &[SpanRecord]) {
+        self.item(SPANS);
+        Writer::new(&mut self.bytes).bytes(&encode_spans(spans));
+    }
+
+    /// The finished batch.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.item(END);
+        self.bytes
+    }
+}
+
+fn is_plain(sample: &Sample) -> bool {
+    sample.start_ms == 0 && matches!(sample.value, Value::Float(_))
+}
+
+/// A batch that is read where it lies. Everything but the labels is checked.
+#[derive(Debug, Default)]
+pub struct BatchView<'a> {
+    /// Series with their samples.
+    pub series: Vec<SeriesView<'a>>,
+    /// Metadata by metric family.
+    pub metadata: Vec<(String, MetricMetadata)>,
+    /// Spans.
+    pub spans: Vec<SpanRecord>,
+}
+
+/// A series of a [`BatchView`].
+#[derive(Debug)]
+pub struct SeriesView<'a> {
+    /// What the sender says is the fingerprint of the labels.
+    pub fingerprint: u128,
+    /// The labels as [`Labels::encode`] writes them; not checked.
+    pub labels: &'a [u8],
+    /// The samples, in the order of the request.
+    pub samples: SamplesView<'a>,
+    /// The exemplars.
+    pub exemplars: Vec<Exemplar>,
+    /// Whether the samples are increments.
+    pub delta: bool,
+}
+
+/// The samples of a [`SeriesView`].
+#[derive(Debug)]
+pub enum SamplesView<'a> {
+    /// Floats without a start timestamp, as nearly all samples are.
+    Plain(PlainSamples<'a>),
+    /// Any samples.
+    Any(Vec<Sample>),
+}
+
+/// Float samples where they lie.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainSamples<'a>(&'a [[u8; PLAIN_BYTES]]);
+
+impl PlainSamples<'_> {
+    /// Times in milliseconds, with values.
+    #[inline]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (i64, f64)> + '_ {
+        self.0.iter().map(|bytes| {
+            let both = u128::from_le_bytes(*bytes);
+            (both as u64 as i64, f64::from_bits((both >> 64) as u64))
+        })
+    }
+}
+
+impl SamplesView<'_> {
+    /// How many there are.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Plain(plain) => plain.0.len(),
+            Self::Any(samples) => samples.len(),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The samples, one by one.
+    pub fn iter(&self) -> impl Iterator<Item = Sample> + '_ {
+        let (plain, any) = match self {
+            Self::Plain(plain) => (Some(plain), None),
+            Self::Any(samples) => (None, Some(samples)),
+        };
+        let plain = plain.into_iter().flat_map(PlainSamples::iter).map(|(t_ms, v)| Sample::float(t_ms, v));
+        plain.chain(any.into_iter().flatten().cloned())
+    }
+}
+
+impl SeriesView<'_> {
+    /// The labels, checked; their fingerprint is the one that the sender says.
+    ///
+    /// # Errors
+    /// [`CodecError`] where they are malformed or have another fingerprint.
+    pub fn decode_labels(&self) -> Result<Labels, CodecError> {
+        if Labels::fingerprint_of_encoded(self.labels) != self.fingerprint {
+            return Err(CodecError::Invalid("a series has another fingerprint than its labels"));
+        }
+        Labels::decode_all(self.labels)
+    }
+}
+
+impl<'a> BatchView<'a> {
+    /// Reads what [`BatchWriter`] wrote.
+    ///
+    /// # Errors
+    /// [`CodecError`] when the bytes end early, are malformed, or carry another version.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, CodecError> {
         let input = &mut Reader::new(bytes);
         if input.u8()? != VERSION {
             return Err(CodecError::Invalid("unknown version of a batch"));
         }
-        let mut batch = Self::default();
-        for _ in 0..input.count(4)? {
-            batch.series.push(decode_series(input)?);
-        }
-        for _ in 0..input.count(4)? {
-            let family = input.str()?.to_owned();
-            let kind = MetricKind::from_number(input.u8()?);
-            batch.metadata.push((
-                family,
-                MetricMetadata { kind, unit: input.str()?.to_owned(), help: input.str()?.to_owned() },
-            ));
-        }
-        batch.spans = decode_spans(input)?;
-        if input.is_empty() { Ok(batch) } else { Err(CodecError::Invalid("bytes after the end of a batch")) }
-    }
-}
-
-fn encode_series(series: &SeriesBatch, out: &mut Writer<'_>) {
-    series.labels.encode(out);
-    out.u8(u8::from(series.delta));
-    encode_samples(&series.samples, out);
-    encode_exemplars(&series.exemplars, out);
-}
-
-fn decode_series(input: &mut Reader<'_>) -> Result<SeriesBatch, CodecError> {
-    Ok(SeriesBatch {
-        labels: Labels::decode(input)?,
-        delta: input.u8()? != 0,
-        samples: decode_samples(input)?,
-        exemplars: decode_exemplars(input)?,
-    })
-}
-
-/// Appends samples: times as differences, values tagged by their kind.
-pub fn encode_samples(samples: &[Sample], out: &mut Writer<'_>) {
-    out.u64(samples.len() as u64);
-    let mut previous = 0;
-    for sample in samples {
-        out.i64(sample.t_ms.wrapping_sub(previous));
-        previous = sample.t_ms;
-        let tag = u8::from(matches!(sample.value, Value::Histogram(_))) | u8::from(sample.start_ms != 0) << 1;
-        out.u8(tag);
-        if sample.start_ms != 0 {
-            out.i64(sample.t_ms.wrapping_sub(sample.start_ms));
-        }
-        match &sample.value {
-            Value::Float(value) => out.f64(*value),
-            Value::Histogram(histogram) => histogram.encode(out),
+        let mut view = Self::default();
+        loop {
+            match input.u8()? {
+                END if input.is_empty() => return Ok(view),
+                SERIES => view.series.push(read_series(input)?),
+                METADATA => view.metadata.push(read_metadata(input)?),
+                SPANS => view.spans.extend(decode_spans(input.bytes()?)?),
+                _ => return Err(CodecError::Invalid("unknown item in a batch")),
+            }
         }
     }
 }
 
-/// Reads what [`encode_samples`] wrote.
-pub fn decode_samples(input: &mut Reader<'_>) -> Result<Vec<Sample>, CodecError> {
-    let count = input.count(10)?;
-    let mut samples = Vec::with_capacity(count);
-    let mut previous = 0i64;
-    for _ in 0..count {
-        let t_ms = previous.wrapping_add(input.i64()?);
-        previous = t_ms;
-        let tag = input.u8()?;
-        let start_ms = if tag & 2 != 0 { t_ms.wrapping_sub(input.i64()?) } else { 0 };
-        let value = match tag & 1 {
-            0 => Value::Float(input.f64()?),
-            _ => Value::Histogram(Arc::new(FloatHistogram::decode(input)?)),
-        };
-        samples.push(Sample { t_ms, start_ms, value });
-    }
-    Ok(samples)
-}
-
-fn encode_exemplars(exemplars: &[Exemplar], out: &mut Writer<'_>) {
-    out.u64(exemplars.len() as u64);
-    for exemplar in exemplars {
-        exemplar.labels.encode(out);
-        out.i64(exemplar.t_ms);
-        out.f64(exemplar.value);
-    }
-}
-
-fn decode_exemplars(input: &mut Reader<'_>) -> Result<Vec<Exemplar>, CodecError> {
-    let count = input.count(10)?;
-    (0..count)
-        .map(|_| Ok(Exemplar { labels: Labels::decode(input)?, t_ms: input.i64()?, value: input.f64()? }))
-        .collect()
-}
-
-/// Appends spans with each distinct pair of resource and scope written once.
-fn encode_spans(spans: &[SpanRecord], out: &mut Writer<'_>) {
-    let context = |span: &SpanRecord| {
-        (
-            span.resource.clone(),
-            span.resource_schema_url.clone(),
-            span.scope.clone(),
-            span.scope_schema_url.clone(),
-        )
+fn read_series<'a>(input: &mut Reader<'a>) -> Result<SeriesView<'a>, CodecError> {
+    let flags = input.u8()?;
+    let fingerprint = input.u128()?;
+    let len = input.u32_le()?;
+    let labels = input.raw(usize::try_from(len).map_err(|_| CodecError::Truncated)?)?;
+    let samples = if flags & IS_PLAIN != 0 {
+        let count = input.count(PLAIN_BYTES)?;
+        let (plain, _) = input.raw(count * PLAIN_BYTES)?.as_chunks::<PLAIN_BYTES>();
+        SamplesView::Plain(PlainSamples(plain))
+    } else {
+        SamplesView::Any(decode_samples(input)?)
     };
-    let mut contexts = Vec::new();
-    let mut numbers = std::collections::HashMap::new();
-    let mut places = Vec::with_capacity(spans.len());
-    for span in spans {
-        let number = *numbers.entry(context(span)).or_insert_with(|| {
-            contexts.push(context(span));
-            contexts.len() as u64 - 1
-        });
-        places.push(number);
-    }
-    out.u64(contexts.len() as u64);
-    for (resource, resource_url, scope, scope_url) in &contexts {
-        out.bytes(resource);
-        out.str(resource_url);
-        out.bytes(scope);
-        out.str(scope_url);
-    }
-    out.u64(spans.len() as u64);
-    for (span, place) in spans.iter().zip(places) {
-        out.u64(place);
-        span.encode_span(out);
-    }
+    let exemplars = if flags & HAS_EXEMPLARS != 0 { decode_exemplars(input)? } else { Vec::new() };
+    Ok(SeriesView { fingerprint, labels, samples, exemplars, delta: flags & IS_DELTA != 0 })
 }
 
-fn decode_spans(input: &mut Reader<'_>) -> Result<Vec<SpanRecord>, CodecError> {
-    let mut contexts = Vec::new();
-    for _ in 0..input.count(4)? {
-        let resource = Bytes::copy_from_slice(input.bytes()?);
-        let resource_url = input.str()?.to_owned();
-        let scope = Bytes::copy_from_slice(input.bytes()?);
-        contexts.push((resource, resource_url, scope, input.str()?.to_owned()));
-    }
-    let mut spans = Vec::new();
-    for _ in 0..input.count(28)? {
-        let place = input.u64()? as usize;
-        let (resource, resource_url, scope, scope_url) =
-            contexts.get(place).ok_or(CodecError::Invalid("span of an unknown resource"))?;
-        let mut span = SpanRecord::decode_span(input)?;
-        span.resource = resource.clone();
-        span.resource_schema_url.clone_from(resource_url);
-        span.scope = scope.clone();
-        span.scope_schema_url.clone_from(scope_url);
-        spans.push(span);
-    }
-    Ok(spans)
+fn read_metadata(input: &mut Reader<'_>) -> Result<(String, MetricMetadata), CodecError> {
+    let family = input.str()?.to_owned();
+    let kind = MetricKind::from_number(input.u8()?);
+    Ok((family, MetricMetadata { kind, unit: input.str()?.to_owned(), help: input.str()?.to_owned() }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::{STALE_NAN, TraceId};
+    use crate::{FloatHistogram, STALE_NAN, TraceId};
 
     fn example() -> Batch {
         let span = |id: u8| SpanRecord {
@@ -277,5 +407,72 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Batch::decode(&bytes[..len]).is_err(), "cut at {len}");
         }
+    }
+
+    fn any_sample() -> impl Strategy<Value = Sample> {
+        let value = prop_oneof![
+            4 => any::<u64>().prop_map(|bits| Value::Float(f64::from_bits(bits))),
+            1 => any::<u8>().prop_map(|n| {
+                let count = f64::from(n);
+                Value::Histogram(Arc::new(FloatHistogram { count, ..FloatHistogram::default() }))
+            }),
+        ];
+        let start_ms = prop_oneof![4 => Just(0), 1 => any::<i64>()];
+        (any::<i64>(), start_ms, value).prop_map(|(t_ms, start_ms, value)| Sample { t_ms, start_ms, value })
+    }
+
+    fn any_series() -> impl Strategy<Value = SeriesBatch> {
+        let labels = prop::collection::btree_map("[a-zü_]{1,4}", ".{1,200}", 0..5).prop_map(|pairs| {
+            Labels::from_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        });
+        let exemplar = (any::<i64>(), any::<u32>()).prop_map(|(t_ms, value)| {
+            let labels = Labels::from_pairs([("trace_id", "ab")]);
+            Exemplar { labels, t_ms, value: f64::from(value) }
+        });
+        let samples = prop::collection::vec(any_sample(), 0..4);
+        (labels, samples, prop::collection::vec(exemplar, 0..2), any::<bool>())
+            .prop_map(|(labels, samples, exemplars, delta)| SeriesBatch { labels, samples, exemplars, delta })
+    }
+
+    proptest! {
+        #[test]
+        fn any_batch_comes_back_to_the_bit(series in prop::collection::vec(any_series(), 0..6)) {
+            let batch = Batch { series, ..Batch::default() };
+            let bytes = batch.encode();
+            let view = BatchView::read(&bytes).unwrap();
+            for (one, sent) in view.series.iter().zip(&batch.series) {
+                prop_assert_eq!(one.fingerprint, sent.labels.fingerprint());
+                prop_assert_eq!(one.samples.len(), sent.samples.len());
+            }
+            // By their bytes, since a NaN is not equal to itself.
+            prop_assert_eq!(Batch::decode(&bytes).unwrap().encode(), bytes);
+        }
+
+        #[test]
+        fn damaged_bytes_are_refused_or_read_but_never_a_panic(
+            series in prop::collection::vec(any_series(), 1..4),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = Batch { series, ..Batch::default() }.encode();
+            for (at, bits) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= bits;
+            }
+            let _ = Batch::decode(&bytes);
+        }
+
+        #[test]
+        fn garbage_is_no_panic(garbage in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = BatchView::read(&[&[VERSION][..], &garbage].concat());
+        }
+    }
+
+    #[test]
+    fn labels_under_another_fingerprint_are_refused() {
+        let mut bytes = example().encode();
+        // Behind the version, the item's kind and the flags.
+        bytes[3] ^= 1;
+        assert_eq!(BatchView::read(&bytes).unwrap().series.len(), 1);
+        assert!(Batch::decode(&bytes).is_err());
     }
 }

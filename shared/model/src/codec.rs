@@ -88,6 +88,49 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Splits a LEB128 integer off the start of some bytes.
+///
+/// # Errors
+/// [`CodecError`] when the bytes end or the integer does not fit 64 bits.
+#[inline]
+pub fn split_varint(bytes: &[u8]) -> Result<(u64, &[u8]), CodecError> {
+    match bytes {
+        [byte @ 0..0x80, rest @ ..] => Ok((u64::from(*byte), rest)),
+        _ => split_long_varint(bytes),
+    }
+}
+
+fn split_long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), CodecError> {
+    // Up to 56 bits, as times in milliseconds, are put together without a loop: the bytes' upper bits are taken out in
+    // three steps, each of which joins pairs of groups.
+    if let Some(eight) = bytes.first_chunk::<8>() {
+        let word = u64::from_le_bytes(*eight);
+        let ends = !word & 0x8080_8080_8080_8080;
+        if ends != 0 {
+            let len = (ends.trailing_zeros() / 8 + 1) as usize;
+            let word = word & 0x7f7f_7f7f_7f7f_7f7f & (u64::MAX >> (64 - 8 * len));
+            let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+            let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x3fff_0000_3fff_0000) >> 2;
+            let word = (word & 0x0000_0000_0fff_ffff) | (word & 0x0fff_ffff_0000_0000) >> 4;
+            return Ok((word, &bytes[len..]));
+        }
+    }
+    let mut value = 0u64;
+    for (at, byte) in bytes.iter().enumerate().take(10) {
+        if at == 9 && *byte > 1 {
+            break;
+        }
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Ok((value, &bytes[at + 1..]));
+        }
+    }
+    if bytes.len() < 10 {
+        return Err(CodecError::Truncated);
+    }
+    Err(CodecError::Invalid("integer is longer than 64 bits"))
+}
+
 /// Reads encoded values from a slice.
 #[derive(Clone)]
 pub struct Reader<'a> {
@@ -149,18 +192,9 @@ impl<'a> Reader<'a> {
     /// [`CodecError`] when the input ends or the integer does not fit 64 bits.
     #[inline]
     pub fn u64(&mut self) -> Result<u64, CodecError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            if shift == 63 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(CodecError::Invalid("integer is longer than 64 bits"))
+        let (value, rest) = split_varint(self.rest)?;
+        self.rest = rest;
+        Ok(value)
     }
 
     /// A signed integer.
@@ -234,6 +268,15 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn u32(&mut self) -> Result<u32, CodecError> {
         u32::try_from(self.u64()?).map_err(|_| CodecError::Invalid("integer is longer than 32 bits"))
+    }
+
+    /// An unsigned integer in 4 little-endian bytes.
+    ///
+    /// # Errors
+    /// [`CodecError::Truncated`] at the end of the input.
+    #[inline]
+    pub fn u32_le(&mut self) -> Result<u32, CodecError> {
+        Ok(u32::from_le_bytes(self.array()?))
     }
 
     /// A float.
@@ -325,6 +368,28 @@ mod tests {
             prop_assert_eq!(input.clone().f64s(values.len()), Ok(as_floats));
             prop_assert!(input.f64s(values.len() + 1).is_err());
             prop_assert!(input.i64s(values.len() * 8 + 1, |_| ()).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn integers_of_any_length_are_split_off(value: u64, shift in 0u32..64, tail in prop::collection::vec(any::<u8>(), 0..9)) {
+            let value = value >> shift;
+            let mut bytes = Vec::new();
+            Writer::new(&mut bytes).u64(value);
+            let len = bytes.len();
+            bytes.extend_from_slice(&tail);
+            prop_assert_eq!(split_varint(&bytes), Ok((value, &tail[..])));
+            for cut in 0..len {
+                prop_assert_eq!(split_varint(&bytes[..cut]), Err(CodecError::Truncated));
+            }
+            // Longer than it need be, but not too long.
+            bytes.truncate(len);
+            if len < 9 {
+                bytes[len - 1] |= 0x80;
+                bytes.extend_from_slice(&[0x80, 0]);
+                prop_assert_eq!(split_varint(&bytes), Ok((value, &[][..])));
+            }
         }
     }
 

@@ -129,7 +129,7 @@ impl Labels {
     pub fn fingerprint(&self) -> u128 {
         let mut bytes = Vec::with_capacity(self.0.text.len() + self.0.ends.len() * 2 + 2);
         self.encode(&mut Writer::new(&mut bytes));
-        xxh3_128(&bytes)
+        Self::fingerprint_of_encoded(&bytes)
     }
 
     /// The fingerprint of labels from what [`Labels::encode`] wrote of them, without reading them.
@@ -140,11 +140,7 @@ impl Labels {
 
     /// Writes the pairs as a count and length-prefixed strings.
     pub fn encode(&self, out: &mut Writer<'_>) {
-        out.u64(self.len() as u64);
-        for (name, value) in self.iter() {
-            out.str(name);
-            out.str(value);
-        }
+        encode_pairs(self.iter(), out);
     }
 
     /// Reads what [`Labels::encode`] wrote.
@@ -162,6 +158,41 @@ impl Labels {
             pairs.push(pair);
         }
         Ok(Self::from_sorted(&pairs))
+    }
+
+    /// Goes past what [`Labels::encode`] wrote, without reading it; answers its bytes.
+    ///
+    /// # Errors
+    /// [`CodecError`] when the bytes end early.
+    pub fn skip<'a>(input: &mut Reader<'a>) -> Result<&'a [u8], CodecError> {
+        let bytes = input.rest();
+        for _ in 0..input.count(2)? {
+            input.bytes()?;
+            input.bytes()?;
+        }
+        Ok(&bytes[..bytes.len() - input.rest().len()])
+    }
+
+    /// Reads what [`Labels::encode`] wrote, and nothing may follow.
+    ///
+    /// # Errors
+    /// As [`Labels::decode`], and when bytes are left.
+    pub fn decode_all(bytes: &[u8]) -> Result<Self, CodecError> {
+        let input = &mut Reader::new(bytes);
+        let labels = Self::decode(input)?;
+        if input.is_empty() { Ok(labels) } else { Err(CodecError::Invalid("bytes after the end of labels")) }
+    }
+}
+
+/// Writes pairs that are sorted by name as [`Labels::encode`] does.
+pub(crate) fn encode_pairs<'a>(
+    pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+    out: &mut Writer<'_>,
+) {
+    out.u64(pairs.len() as u64);
+    for (name, value) in pairs {
+        out.str(name);
+        out.str(value);
     }
 }
 
@@ -317,6 +348,12 @@ mod tests {
         let mut bytes = Vec::new();
         labels.encode(&mut Writer::new(&mut bytes));
         assert_eq!(Labels::fingerprint_of_encoded(&bytes), labels.fingerprint());
+        let followed = [&bytes[..], &[7]].concat();
+        let mut input = Reader::new(&followed);
+        assert_eq!((Labels::skip(&mut input), input.rest()), (Ok(&bytes[..]), &[7u8][..]));
+        assert!(Labels::skip(&mut Reader::new(&bytes[..bytes.len() - 1])).is_err());
+        assert_eq!(Labels::decode_all(&bytes), Ok(labels.clone()));
+        assert!(Labels::decode_all(&followed).is_err());
         assert_eq!(Labels::decode(&mut Reader::new(&bytes)), Ok(labels));
         let unsorted = [2, 1, b'b', 1, b'x', 1, b'a', 1, b'x'];
         assert!(Labels::decode(&mut Reader::new(&unsorted)).is_err());

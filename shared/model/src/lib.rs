@@ -12,9 +12,13 @@ mod labels;
 mod matcher;
 mod regexp;
 mod sample;
+mod sample_codec;
 mod span;
+mod span_codec;
 
-pub use batch::{Batch, SeriesBatch, decode_samples, encode_samples};
+pub use batch::{
+    Batch, BatchView, BatchWriter, PlainSamples, SamplesView, SeriesBatch, SeriesData, SeriesView,
+};
 pub use histogram::{
     CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, HistogramError, Span as BucketSpan,
 };
@@ -23,4 +27,8 @@ pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use regexp::compile_anchored;
 pub use sample::{Exemplar, MetricKind, MetricMetadata, Points, STALE_NAN, Sample, Value, is_stale};
+pub use sample_codec::{
+    decode_exemplars, decode_samples, decode_samples_into, encode_exemplars, encode_samples,
+};
 pub use span::{SpanRecord, TraceId};
+pub use span_codec::{decode_spans, encode_spans};

@@ -39,26 +39,81 @@ impl Hasher {
 /// The shard of a series.
 #[must_use]
 pub fn series_shard(tenant: &Tenant, labels: &Labels, shards: u32) -> ShardId {
+    let pairs: Vec<_> = labels.iter().collect();
+    shard_of_pairs(tenant, &pairs, target(&pairs), shards)
+}
+
+/// Job and instance, where neither is empty.
+fn target<'a>(pairs: &[(&'a str, &'a str)]) -> Option<(&'a str, &'a str)> {
     let (mut job, mut instance) = ("", "");
-    for (name, value) in labels.iter() {
-        match name {
+    for (name, value) in pairs {
+        match *name {
             "job" => job = value,
             "instance" => instance = value,
             _ => {}
         }
     }
-    if !job.is_empty() && !instance.is_empty() {
+    (!job.is_empty() && !instance.is_empty()).then_some((job, instance))
+}
+
+fn shard_of_pairs(
+    tenant: &Tenant,
+    pairs: &[(&str, &str)],
+    target: Option<(&str, &str)>,
+    shards: u32,
+) -> ShardId {
+    if let Some((job, instance)) = target {
         let mut hasher = Hasher::new(1, tenant);
         hasher.field(job.as_bytes());
         hasher.field(instance.as_bytes());
         return hasher.shard(shards);
     }
     let mut hasher = Hasher::new(2, tenant);
-    for (name, value) in labels.iter().filter(|(name, _)| *name != METRIC_NAME && *name != "le") {
+    for (name, value) in pairs.iter().filter(|(name, _)| *name != METRIC_NAME && *name != "le") {
         hasher.field(name.as_bytes());
         hasher.field(value.as_bytes());
     }
     hasher.shard(shards)
+}
+
+/// Finds the shards of many series of one tenant. Senders write a target's series one after another, so the last target
+/// is remembered.
+#[derive(Clone, Debug)]
+pub struct Sharder {
+    tenant: Tenant,
+    shards: u32,
+    job: String,
+    instance: String,
+    shard: ShardId,
+}
+
+impl Sharder {
+    /// For a tenant in a cluster with so many shards.
+    #[must_use]
+    pub fn new(tenant: Tenant, shards: u32) -> Self {
+        // No target has an empty job, so this is the memory of none.
+        Self { tenant, shards, job: String::new(), instance: String::new(), shard: ShardId(0) }
+    }
+
+    /// The shard of a series with these labels, sorted by name: that of [`series_shard`].
+    pub fn series(&mut self, pairs: &[(&str, &str)]) -> ShardId {
+        let target = target(pairs);
+        let Some((job, instance)) = target else {
+            return shard_of_pairs(&self.tenant, pairs, None, self.shards);
+        };
+        if self.job != job || self.instance != instance {
+            self.shard = shard_of_pairs(&self.tenant, pairs, target, self.shards);
+            job.clone_into(&mut self.job);
+            instance.clone_into(&mut self.instance);
+        }
+        self.shard
+    }
+
+    /// The shard of a trace of the tenant.
+    #[must_use]
+    pub fn trace(&self, trace: &TraceId) -> ShardId {
+        trace_shard(&self.tenant, trace, self.shards)
+    }
 }
 
 /// The shard of a trace.
@@ -86,6 +141,24 @@ mod tests {
         check(&[("__name__", "up"), ("job", "node")], 14);
         check(&[("__name__", "up")], 46);
         assert_eq!(trace_shard(&Tenant::default(), &TraceId([7; 16]), 64), ShardId(59));
+    }
+
+    #[test]
+    fn the_remembered_target_changes_nothing() {
+        let mut sharder = Sharder::new(Tenant::default(), 64);
+        let sets: [&[(&str, &str)]; 7] = [
+            &[],
+            &[("instance", "a"), ("job", "j")],
+            &[("__name__", "up"), ("instance", "a"), ("job", "j")],
+            &[("instance", "b"), ("job", "j")],
+            &[("job", "j")],
+            &[("instance", "b"), ("job", "i")],
+            &[("instance", "b"), ("job", "j")],
+        ];
+        for pairs in sets {
+            let labels = Labels::from_pairs(pairs.iter().copied());
+            assert_eq!(sharder.series(pairs), series_shard(&Tenant::default(), &labels, 64), "{labels}");
+        }
     }
 
     #[test]

@@ -3,5 +3,5 @@
 mod hash;
 mod map;
 
-pub use hash::{RULE_VERSION, series_shard, trace_shard};
+pub use hash::{RULE_VERSION, Sharder, series_shard, trace_shard};
 pub use map::{NodeInfo, NodeRole, ShardConfig, ShardMap};

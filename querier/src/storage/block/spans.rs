@@ -1,6 +1,6 @@
 //! Blocks of spans, sorted by trace, with their resources and scopes written once.
 
-use tricord_model::{Batch, SpanRecord};
+use tricord_model::{SpanRecord, decode_spans, encode_spans};
 
 use super::{pack, unpack};
 use crate::storage::Error;
@@ -25,7 +25,7 @@ pub(crate) fn encode(spans: Vec<SpanRecord>) -> Result<Vec<u8>, Error> {
     let mut block = Vec::new();
     block.extend_from_slice(&min.to_le_bytes());
     block.extend_from_slice(&max.to_le_bytes());
-    block.extend(pack(VERSION, &Batch { spans, ..Batch::default() }.encode())?);
+    block.extend(pack(VERSION, &encode_spans(&spans))?);
     Ok(block)
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn bounds(block: &[u8]) -> Result<Bounds, Error> {
 /// A block's spans.
 pub(crate) fn decode(block: &[u8]) -> Result<Vec<SpanRecord>, Error> {
     let (_, packed) = split(block)?;
-    Ok(Batch::decode(&unpack(VERSION, packed, "span")?)?.spans)
+    Ok(decode_spans(&unpack(VERSION, packed, "span")?)?)
 }
 
 fn split(block: &[u8]) -> Result<(Bounds, &[u8]), Error> {

@@ -224,7 +224,7 @@ fn rows(window_ms: i64, job: &Job) -> BTreeMap<Tenant, Vec<Row>> {
         for part in &job.parts {
             for column in same.iter().filter_map(|(id, _)| part.columns.get(*id)) {
                 columns.push(column.points(window_ms, i64::MIN, i64::MAX));
-                exemplars.extend(column.exemplars.iter().cloned());
+                exemplars.extend(column.exemplars().iter().cloned());
             }
         }
         let (points, _) = merge(columns);

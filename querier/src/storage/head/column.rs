@@ -4,93 +4,142 @@ use std::sync::Arc;
 
 use tricord_model::{Exemplar, FloatHistogram, Points, Sample, Value};
 
+use super::stream::Stream;
+
 /// Samples as they arrived: times may go back, and may repeat.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Column {
-    /// Times as offsets from the window's start, in milliseconds.
-    offsets_ms: Vec<u32>,
-    floats: Vec<f64>,
+    /// Times as offsets from the window's start, in milliseconds, and floats; 0 where a histogram is.
+    floats: Stream,
+    /// What few series have.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Rest {
+    /// Histograms with their places.
     histograms: Vec<(u32, Arc<FloatHistogram>)>,
     /// Empty until a start timestamp is known, then one per sample.
     start_ms: Vec<i64>,
-    /// Whether times do not ascend strictly.
-    unsorted: bool,
-    pub(crate) exemplars: Vec<Exemplar>,
+    exemplars: Vec<Exemplar>,
 }
 
 impl Column {
     /// Appends a sample; answers the bytes that it takes.
-    pub(crate) fn push(&mut self, window_ms: i64, sample: Sample) -> usize {
-        let at = self.offsets_ms.len();
-        let offset = (sample.t_ms - window_ms) as u32;
-        self.unsorted |= self.offsets_ms.last().is_some_and(|last| *last >= offset);
-        self.offsets_ms.push(offset);
-        let mut bytes = 12;
-        match sample.value {
-            Value::Float(value) => self.floats.push(value),
-            Value::Histogram(histogram) => {
-                self.floats.push(0.0);
-                bytes += histogram_bytes(&histogram);
-                self.histograms.push((at as u32, histogram));
+    #[inline]
+    pub(crate) fn push(&mut self, window_ms: i64, sample: &Sample) -> usize {
+        let before = self.floats.heap_bytes();
+        let mut bytes = 0;
+        let value = match &sample.value {
+            Value::Float(value) if sample.start_ms == 0 && self.rest.is_none() => *value,
+            _ => {
+                bytes += self.push_rest(sample);
+                if let Value::Float(value) = sample.value { value } else { 0.0 }
             }
+        };
+        self.floats.push((sample.t_ms - window_ms) as u32, value);
+        bytes + self.floats.heap_bytes() - before
+    }
+
+    /// Notes what a sample has beside a float.
+    fn push_rest(&mut self, sample: &Sample) -> usize {
+        let at = self.floats.len();
+        let rest = self.rest.get_or_insert_default();
+        let mut bytes = 0;
+        if let Value::Histogram(histogram) = &sample.value {
+            bytes += histogram_bytes(histogram);
+            rest.histograms.push((at as u32, Arc::clone(histogram)));
         }
-        if sample.start_ms != 0 || !self.start_ms.is_empty() {
-            self.start_ms.resize(at, 0);
-            self.start_ms.push(sample.start_ms);
+        if sample.start_ms != 0 || !rest.start_ms.is_empty() {
+            rest.start_ms.resize(at, 0);
+            rest.start_ms.push(sample.start_ms);
             bytes += 8;
         }
         bytes
     }
 
-    /// How many samples arrived.
-    pub(crate) fn len(&self) -> usize {
-        self.offsets_ms.len()
+    /// Appends an exemplar; answers about how many bytes it takes.
+    pub(crate) fn push_exemplar(&mut self, exemplar: Exemplar) -> usize {
+        let text: usize = exemplar.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.rest.get_or_insert_default().exemplars.push(exemplar);
+        96 + text
+    }
+
+    /// The exemplars in the order of the log.
+    pub(crate) fn exemplars(&self) -> &[Exemplar] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.exemplars)
     }
 
     /// Whether any sample is a histogram.
     pub(crate) fn has_histograms(&self) -> bool {
-        !self.histograms.is_empty()
+        self.rest.as_ref().is_some_and(|rest| !rest.histograms.is_empty())
     }
 
-    /// Whether the times of two columns are the same, so that they can be stored once.
+    /// The offsets of the earliest and of the latest sample.
     pub(crate) fn span(&self) -> Option<(u32, u32)> {
-        let min = self.offsets_ms.iter().min()?;
-        Some((*min, *self.offsets_ms.iter().max()?))
+        let mut span = None;
+        self.floats.read(|offset, _| {
+            let (min, max) = span.unwrap_or((offset, offset));
+            span = Some((offset.min(min), offset.max(max)));
+            true
+        });
+        span
     }
 
     /// The samples in `[from_ms, until_ms]`, sorted; of several for one time the first that arrived stays.
     pub(crate) fn points(&self, window_ms: i64, from_ms: i64, until_ms: i64) -> Points {
-        if !self.unsorted {
-            return self.sorted_points(window_ms, from_ms, until_ms);
+        if self.floats.is_unsorted() {
+            return self.unsorted_points(window_ms, from_ms, until_ms);
         }
-        let mut order: Vec<u32> = (0..self.len() as u32).collect();
-        order.sort_by_key(|at| self.offsets_ms[*at as usize]);
-        order.dedup_by_key(|at| self.offsets_ms[*at as usize]);
-        let samples = order.into_iter().map(|at| self.sample(window_ms, at as usize));
-        samples.filter(|sample| (from_ms..=until_ms).contains(&sample.t_ms)).collect()
+        let mut points = Points::default();
+        points.t_ms.reserve_exact(self.floats.len());
+        points.floats.reserve_exact(self.floats.len());
+        let mut from = 0;
+        self.floats.read(|offset, value| {
+            let t_ms = window_ms + i64::from(offset);
+            if t_ms > until_ms {
+                return false;
+            }
+            if t_ms < from_ms {
+                from += 1;
+            } else {
+                points.t_ms.push(t_ms);
+                points.floats.push(value);
+            }
+            true
+        });
+        if let Some(rest) = &self.rest {
+            let to = from + points.t_ms.len();
+            let places = rest.histograms.iter().filter(|(at, _)| (from..to).contains(&(*at as usize)));
+            points.histograms = places.map(|(at, one)| (at - from as u32, Arc::clone(one))).collect();
+            points.start_ms = rest.start_ms.get(from..to).map(<[i64]>::to_vec).unwrap_or_default();
+        }
+        points
     }
 
-    fn sorted_points(&self, window_ms: i64, from_ms: i64, until_ms: i64) -> Points {
-        let time = |offset: &u32| window_ms + i64::from(*offset);
-        let from = self.offsets_ms.partition_point(|offset| time(offset) < from_ms);
-        let to = self.offsets_ms.partition_point(|offset| time(offset) <= until_ms).max(from);
-        let places = self.histograms.iter().filter(|(at, _)| (from..to).contains(&(*at as usize)));
-        Points {
-            t_ms: self.offsets_ms[from..to].iter().map(time).collect(),
-            floats: self.floats[from..to].to_vec(),
-            histograms: places.map(|(at, histogram)| (at - from as u32, Arc::clone(histogram))).collect(),
-            start_ms: self.start_ms.get(from..to).map(<[i64]>::to_vec).unwrap_or_default(),
-        }
+    fn unsorted_points(&self, window_ms: i64, from_ms: i64, until_ms: i64) -> Points {
+        let mut samples = Vec::with_capacity(self.floats.len());
+        self.floats.read(|offset, value| {
+            samples.push((offset, samples.len(), value));
+            true
+        });
+        // By time, and by place where it is equal.
+        samples.sort_unstable_by_key(|(offset, at, _)| (*offset, *at));
+        samples.dedup_by_key(|(offset, ..)| *offset);
+        let sample =
+            |(offset, at, value): (u32, usize, f64)| self.sample(window_ms + i64::from(offset), at, value);
+        let within = |sample: &Sample| (from_ms..=until_ms).contains(&sample.t_ms);
+        samples.into_iter().map(sample).filter(within).collect()
     }
 
-    fn sample(&self, window_ms: i64, at: usize) -> Sample {
-        let place = self.histograms.binary_search_by_key(&at, |(place, _)| *place as usize);
+    fn sample(&self, t_ms: i64, at: usize, float: f64) -> Sample {
+        let Some(rest) = &self.rest else { return Sample::float(t_ms, float) };
+        let place = rest.histograms.binary_search_by_key(&at, |(place, _)| *place as usize);
         let value = match place {
-            Ok(place) => Value::Histogram(Arc::clone(&self.histograms[place].1)),
-            Err(_) => Value::Float(self.floats[at]),
+            Ok(place) => Value::Histogram(Arc::clone(&rest.histograms[place].1)),
+            Err(_) => Value::Float(float),
         };
-        let start_ms = self.start_ms.get(at).copied().unwrap_or(0);
-        Sample { t_ms: window_ms + i64::from(self.offsets_ms[at]), start_ms, value }
+        Sample { t_ms, start_ms: rest.start_ms.get(at).copied().unwrap_or(0), value }
     }
 }
 
@@ -109,19 +158,33 @@ mod tests {
     fn the_first_of_two_values_for_one_time_stays() {
         let mut column = Column::default();
         for (t, v) in [(1030, 3.0), (1010, 1.0), (1030, 9.0), (1020, 2.0)] {
-            column.push(1000, Sample::float(t, v));
+            column.push(1000, &Sample::float(t, v));
         }
         let points = column.points(1000, 1000, 1030);
         assert_eq!((points.t_ms, points.floats), (vec![1010, 1020, 1030], vec![1.0, 2.0, 3.0]));
         assert_eq!(column.points(1000, 1011, 1029).t_ms, [1020]);
+        assert_eq!(column.span(), Some((10, 30)));
+    }
+
+    #[test]
+    fn a_range_is_cut_out_of_ascending_samples() {
+        let mut column = Column::default();
+        (0..10).for_each(|n| {
+            let start_ms = if n == 7 { 3 } else { 0 };
+            column.push(0, &Sample { t_ms: n * 10, start_ms, value: Value::Float(n as f64) });
+        });
+        let points = column.points(0, 65, 80);
+        assert_eq!((points.t_ms, points.floats, points.start_ms), (vec![70, 80], vec![7.0, 8.0], vec![3, 0]));
+        assert_eq!(column.points(0, 91, 200), Points::default());
+        assert_eq!(Column::default().span(), None);
     }
 
     #[test]
     fn histograms_and_starts_move_with_their_samples() {
         let histogram = Arc::new(FloatHistogram { count: 2.0, ..FloatHistogram::default() });
         let mut column = Column::default();
-        column.push(0, Sample { t_ms: 20, start_ms: 5, value: Value::Histogram(Arc::clone(&histogram)) });
-        column.push(0, Sample::float(10, 1.0));
+        column.push(0, &Sample { t_ms: 20, start_ms: 5, value: Value::Histogram(Arc::clone(&histogram)) });
+        column.push(0, &Sample::float(10, 1.0));
         let points = column.points(0, 0, 100);
         assert_eq!(points.histograms, [(1, histogram)]);
         assert_eq!(points.start_ms, [0, 5]);

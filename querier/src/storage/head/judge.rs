@@ -1,10 +1,16 @@
 //! What the primary decides about a batch before it becomes an entry: replicas only apply.
 
-use tricord_model::{Batch, Labels, MetricMetadata, Sample, SeriesBatch, SpanRecord, Tenant, Value};
+use std::ops::RangeInclusive;
 
-use super::payload::{Payload, PayloadSeries};
+use tricord_model::codec::CodecError;
+use tricord_model::{
+    BatchView, Epoch, Labels, MetricMetadata, PlainSamples, Sample, SamplesView, SeriesView, SpanRecord,
+    Tenant, Value,
+};
+
+use super::payload::{Others, PayloadSeries, PayloadWriter};
 use super::{Shard, delta};
-use crate::storage::{Counts, Judged};
+use crate::storage::{Counts, Error, Judged};
 
 /// What is accepted.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +32,22 @@ const MAX_TIME_MS: i64 = 1 << 52;
 /// Metric families of a shard and tenant that are described; more are left without metadata.
 const MAX_FAMILIES: usize = 100_000;
 
+/// A series of a batch, as it was found before anything is changed.
+enum Place {
+    /// It is known, and lies in this slot.
+    Known(u32),
+    /// It is new; its labels are checked.
+    New(Labels),
+}
+
 impl Rules {
+    /// The times that [`Rules::refuse`] does not refuse.
+    fn accepted(&self) -> RangeInclusive<i64> {
+        let latest = self.now_ms.saturating_add(self.future_ms).min(MAX_TIME_MS);
+        let horizon = self.retention_ms.map(|retention| self.now_ms.saturating_sub(retention));
+        horizon.unwrap_or(i64::MIN).max(-MAX_TIME_MS)..=latest
+    }
+
     /// Why a time is refused.
     fn refuse(&self, time_ms: i64) -> Option<String> {
         let Self { retention_ms, future_ms, now_ms } = *self;
@@ -58,40 +79,102 @@ fn give_reason(counts: &mut Counts, of: &dyn std::fmt::Display, why: &str) {
 
 impl Shard {
     /// Judges a batch: what is accepted becomes the payload of the shard's next entry, and is in the registry at once.
-    pub(crate) fn judge(&mut self, tenant: &Tenant, batch: Batch, rules: Rules) -> Judged {
-        let mut counts = Counts::default();
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the batch contradicts itself; nothing has changed then.
+    pub(crate) fn judge(
+        &mut self,
+        tenant: &Tenant,
+        batch: BatchView<'_>,
+        rules: Rules,
+    ) -> Result<Judged, Error> {
+        let BatchView { series, metadata, spans } = batch;
         let number = self.registry.tenant(tenant);
-        let mut payload = Payload { tenant: tenant.clone(), ..Payload::default() };
-        for series in batch.series {
-            payload.series.extend(self.judge_series(number, series, rules, &mut counts));
-        }
-        for (family, metadata) in batch.metadata {
-            if self.is_news(tenant, &family, &metadata) {
-                payload.metadata.push((family, metadata));
+        let places = self.places(number, &series);
+        let places = places.map_err(|error| Error::Invalid(format!("cannot read a series: {error}")))?;
+        let mut counts = Counts::default();
+        let mut payload = PayloadWriter::with_capacity(series.iter().map(|one| one.samples.len()).sum());
+        let accepted = rules.accepted();
+        for (one, place) in series.into_iter().zip(places) {
+            match (&one, &place) {
+                (
+                    SeriesView { samples: SamplesView::Plain(plain), exemplars, delta: false, .. },
+                    Place::Known(slot),
+                ) if exemplars.is_empty() && plain.iter().all(|(t_ms, _)| accepted.contains(&t_ms)) => {
+                    self.judge_plain(*slot, *plain, rules.now_ms, &mut payload, &mut counts);
+                }
+                _ => self.judge_series(number, one, place, rules, &mut payload, &mut counts),
             }
         }
-        payload.spans = judge_spans(batch.spans, rules, &mut counts);
-        let is_empty = payload.series.is_empty() && payload.metadata.is_empty() && payload.spans.is_empty();
-        if !is_empty {
-            payload.evicted = self.take_evictable(rules.now_ms);
+        let mut others = Others::default();
+        for (family, metadata) in metadata {
+            if self.is_news(tenant, &family, &metadata) {
+                others.metadata.push((family, metadata));
+            }
         }
-        Judged { payload: payload.encode(), is_empty, counts }
+        others.spans = judge_spans(spans, rules, &mut counts);
+        let is_empty = payload.is_empty() && others.metadata.is_empty() && others.spans.is_empty();
+        if !is_empty {
+            others.evicted = self.take_evictable(rules.now_ms);
+        }
+        Ok(Judged { payload: payload.finish(tenant, &others), is_empty, counts })
+    }
+
+    /// Looks for all series of a batch, and checks the labels of those that are new.
+    fn places(&self, tenant: u32, series: &[SeriesView<'_>]) -> Result<Vec<Place>, CodecError> {
+        let mut guess = 0;
+        let place = |one: &SeriesView<'_>| match self.registry.find(tenant, one.fingerprint, guess) {
+            Some(slot) => {
+                guess = slot + 1;
+                Ok(Place::Known(slot))
+            }
+            None => one.decode_labels().map(Place::New),
+        };
+        series.iter().map(place).collect()
+    }
+
+    /// Judges what nearly every series is: a known one, with floats that are accepted.
+    #[inline]
+    fn judge_plain(
+        &mut self,
+        slot: u32,
+        samples: PlainSamples<'_>,
+        now_ms: i64,
+        payload: &mut PayloadWriter,
+        counts: &mut Counts,
+    ) {
+        let Some(series) = self.registry.in_slot(slot).filter(|_| samples.iter().len() > 0) else { return };
+        series.used_ms = now_ms;
+        let introduce = is_to_introduce(series.announced, self.epoch);
+        series.announced = self.epoch;
+        payload.plain(series.id, introduce.then_some(&series.labels), samples);
+        counts.samples += samples.iter().len() as u64;
     }
 
     fn judge_series(
         &mut self,
         tenant: u32,
-        batch: SeriesBatch,
+        one: SeriesView<'_>,
+        place: Place,
         rules: Rules,
+        payload: &mut PayloadWriter,
         counts: &mut Counts,
-    ) -> Option<PayloadSeries> {
-        let SeriesBatch { labels, mut samples, mut exemplars, delta } = batch;
+    ) {
+        let labels = match place {
+            Place::New(labels) => labels,
+            Place::Known(slot) => match self.registry.in_slot(slot) {
+                Some(series) => series.labels.clone(),
+                None => return,
+            },
+        };
+        let SeriesView { fingerprint, samples, mut exemplars, delta, .. } = one;
         if labels.is_empty() {
             counts.rejected_samples += samples.len() as u64;
             counts.rejected_exemplars += exemplars.len() as u64;
             give_reason(counts, &labels, "a series needs labels");
-            return None;
+            return;
         }
+        let mut samples: Vec<Sample> = samples.iter().collect();
         samples.retain(|sample| match rules.refuse(sample.t_ms) {
             None => true,
             Some(why) => {
@@ -109,9 +192,8 @@ impl Shard {
             }
         });
         if samples.is_empty() && exemplars.is_empty() {
-            return None;
+            return;
         }
-        let fingerprint = labels.fingerprint();
         let increments = delta.then(|| self.add_up(tenant, fingerprint, &labels, &mut samples, counts));
         counts.exemplars += exemplars.len() as u64;
         for sample in &samples {
@@ -121,27 +203,31 @@ impl Shard {
             }
         }
         if samples.is_empty() && exemplars.is_empty() {
-            return None;
+            return;
         }
         let (id, introduce) = self.series_id(tenant, fingerprint, &labels, rules.now_ms);
-        let labels = introduce.then_some(labels);
-        Some(PayloadSeries { id, labels, samples, increments, exemplars })
+        payload.series(&PayloadSeries {
+            id,
+            labels: introduce.then_some(&labels),
+            samples: &samples,
+            increments: increments.as_deref(),
+            exemplars: &exemplars,
+        });
     }
 
     /// The id of a series, and whether the entry must carry its labels.
     fn series_id(&mut self, tenant: u32, fingerprint: u128, labels: &Labels, now_ms: i64) -> (u32, bool) {
         let epoch = self.epoch;
-        let found = self.registry.find(tenant, fingerprint);
-        if let Some((id, series)) = found.and_then(|id| self.registry.get_mut(id).map(|series| (id, series)))
-        {
+        let found = self.registry.find(tenant, fingerprint, u32::MAX);
+        if let Some(series) = found.and_then(|slot| self.registry.in_slot(slot)) {
             series.used_ms = now_ms;
-            let introduce = series.announced != epoch || epoch.0 == 0;
+            let introduce = is_to_introduce(series.announced, epoch);
             series.announced = epoch;
-            return (id, introduce);
+            return (series.id, introduce);
         }
         let id = self.registry.next_id();
-        self.registry.insert(id, tenant, labels, fingerprint, epoch);
-        if let Some(series) = self.registry.get_mut(id) {
+        let slot = self.registry.insert(id, tenant, labels, fingerprint, epoch);
+        if let Some(series) = slot.and_then(|slot| self.registry.in_slot(slot)) {
             series.used_ms = now_ms;
         }
         (id, true)
@@ -157,8 +243,9 @@ impl Shard {
         counts: &mut Counts,
     ) -> Vec<Sample> {
         samples.sort_by_key(|sample| sample.t_ms);
-        let id = self.registry.find(tenant, fingerprint);
-        let mut state = id.and_then(|id| self.registry.get(id)).and_then(|series| series.delta.clone());
+        let slot = self.registry.find(tenant, fingerprint, u32::MAX);
+        let known = slot.and_then(|slot| self.registry.in_slot(slot));
+        let mut state = known.and_then(|series| series.delta.as_deref().cloned());
         let mut increments = Vec::with_capacity(samples.len());
         let mut totals = Vec::with_capacity(samples.len());
         for increment in samples.drain(..) {
@@ -172,14 +259,13 @@ impl Shard {
         }
         *samples = totals;
         if !samples.is_empty() {
-            let id = id.unwrap_or_else(|| {
+            let slot = slot.or_else(|| {
                 let id = self.registry.next_id();
                 // Under an epoch that never is, so that the entry still introduces it.
-                self.registry.insert(id, tenant, labels, fingerprint, tricord_model::Epoch(0));
-                id
+                self.registry.insert(id, tenant, labels, fingerprint, Epoch(0))
             });
-            if let Some(series) = self.registry.get_mut(id) {
-                series.delta = state;
+            if let Some(series) = slot.and_then(|slot| self.registry.in_slot(slot)) {
+                series.delta = state.map(Box::new);
             }
         }
         increments
@@ -209,6 +295,11 @@ impl Shard {
     }
 }
 
+/// Whether the next entry must carry the labels of a series that were last in the log under an epoch.
+fn is_to_introduce(announced: Epoch, now: Epoch) -> bool {
+    announced != now || now.0 == 0
+}
+
 fn judge_spans(mut spans: Vec<SpanRecord>, rules: Rules, counts: &mut Counts) -> Vec<SpanRecord> {
     spans.retain(|span| match rules.refuse(span.start_ms()) {
         None => true,
@@ -220,4 +311,29 @@ fn judge_spans(mut spans: Vec<SpanRecord>, rules: Rules, counts: &mut Counts) ->
     });
     counts.spans += spans.len() as u64;
     spans
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_what_is_not_refused(
+            retention_ms in proptest::option::of(0i64..1 << 40),
+            future_ms in 0i64..1 << 40,
+            now_ms in prop_oneof![any::<i64>(), 0i64..1 << 42],
+            near in -3i64..4,
+        ) {
+            let rules = Rules { retention_ms, future_ms, now_ms };
+            let horizon = now_ms.saturating_sub(retention_ms.unwrap_or(0));
+            let edges = [0, MAX_TIME_MS, -MAX_TIME_MS, now_ms.saturating_add(future_ms), horizon, i64::MIN, i64::MAX];
+            for edge in edges {
+                let time_ms = edge.saturating_add(near);
+                prop_assert_eq!(rules.accepted().contains(&time_ms), rules.refuse(time_ms).is_none());
+            }
+        }
+    }
 }

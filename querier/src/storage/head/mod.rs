@@ -3,22 +3,24 @@
 //! Applying an entry is a pure function of the log, so that every replica's head is the same. Judging a batch, on the
 //! primary alone, looks at the same state. Files and threads are the store's.
 
-pub(crate) mod column;
+mod apply;
+mod column;
+mod columns;
 mod delta;
 mod judge;
 pub(crate) mod part;
 pub(crate) mod payload;
 pub(crate) mod registry;
 mod rows;
+mod stream;
 
 use std::collections::BTreeMap;
 
-use tricord_model::{Epoch, MetricMetadata, Seq, ShardId, Tenant};
+use tricord_model::{Epoch, MetricMetadata, Sample, Seq, ShardId, Tenant};
 
-use super::{Entry, Error, Position};
+use super::{Error, Position};
 pub(crate) use judge::Rules;
-use part::{Part, Window};
-use payload::{Payload, PayloadSeries};
+use part::Window;
 use registry::{DeltaState, Registry};
 pub(crate) use rows::{PendingRow, Rows};
 
@@ -65,6 +67,8 @@ pub(crate) struct Shard {
     /// Bytes of all parts.
     pub(crate) part_bytes: usize,
     window_len_ms: i64,
+    /// Room for the samples of a series that is being applied.
+    scratch: Vec<Sample>,
 }
 
 /// What an entry has added.
@@ -95,113 +99,6 @@ impl Shard {
         time_ms.div_euclid(self.window_len_ms) * self.window_len_ms
     }
 
-    /// Applies an entry. Samples and spans of windows that have it on disk already are skipped, which is what makes
-    /// replaying after a crash safe.
-    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Applied, Error> {
-        if entry.seq <= self.base.seq {
-            return Ok(Applied::default());
-        }
-        let payload = Payload::decode(&entry.payload).map_err(|error| self.damaged(entry, &error))?;
-        let mut applied = Applied::default();
-        let tenant = self.registry.tenant(&payload.tenant);
-        for series in payload.series {
-            self.apply_series(tenant, series, entry, &mut applied)?;
-        }
-        for (family, metadata) in payload.metadata {
-            let row = PendingRow::Metadata(payload.tenant.clone(), family.clone(), metadata.clone());
-            self.rows.push(entry.seq, row);
-            self.metadata.insert((payload.tenant.clone(), family), metadata);
-        }
-        for span in payload.spans {
-            if let Some(part) = self.part(span.start_ms(), entry.seq) {
-                let before = part.bytes;
-                part.push_span(tenant, span);
-                let grown = part.bytes - before;
-                self.part_bytes += grown;
-                applied.spans += 1;
-            }
-        }
-        for id in payload.evicted {
-            self.registry.evict(id);
-            self.rows.evict(entry.seq, id);
-        }
-        self.applied = Position { seq: entry.seq, epoch: entry.epoch };
-        Ok(applied)
-    }
-
-    fn damaged(&self, entry: &Entry, why: &dyn std::fmt::Display) -> Error {
-        Error::corrupt(format!("entry {} of shard {} cannot be applied: {why}", entry.seq, self.id))
-    }
-
-    fn apply_series(
-        &mut self,
-        tenant: u32,
-        series: PayloadSeries,
-        entry: &Entry,
-        applied: &mut Applied,
-    ) -> Result<(), Error> {
-        let id = series.id;
-        if let Some(labels) = &series.labels {
-            self.registry.insert(id, tenant, labels, labels.fingerprint(), entry.epoch);
-            self.rows.push(entry.seq, PendingRow::Series(id));
-        }
-        // What is on disk already needs no series; it may have been forgotten since.
-        let is_known = self.registry.get(id).is_some();
-        for sample in series.samples.iter().cloned() {
-            let window_ms = self.window_of(sample.t_ms);
-            let Some(part) = self.part(sample.t_ms, entry.seq) else { continue };
-            if !is_known {
-                return Err(self.damaged(entry, &format!("series {id} is not known")));
-            }
-            let before = part.bytes;
-            let is_new = part.push(window_ms, id, sample);
-            let grown = part.bytes - before;
-            self.grown(id, grown, is_new);
-            applied.samples += 1;
-        }
-        for exemplar in series.exemplars {
-            let Some(part) = self.part(exemplar.t_ms, entry.seq) else { continue };
-            if !is_known {
-                return Err(self.damaged(entry, &format!("series {id} is not known")));
-            }
-            let before = part.bytes;
-            let is_new = part.push_exemplar(id, exemplar);
-            let grown = part.bytes - before;
-            self.grown(id, grown, is_new);
-        }
-        if series.increments.is_some() && is_known {
-            self.apply_total(id, &series.samples, entry.seq);
-        }
-        Ok(())
-    }
-
-    fn grown(&mut self, id: u32, bytes: usize, is_new: bool) {
-        self.part_bytes += bytes;
-        if let (true, Some(series)) = (is_new, self.registry.get_mut(id)) {
-            series.parts += 1;
-        }
-    }
-
-    /// Takes over the total that an entry says; the primary has it already, and perhaps a later one.
-    fn apply_total(&mut self, id: u32, totals: &[tricord_model::Sample], seq: Seq) {
-        let Some(state) = delta::state_after(totals) else { return };
-        self.rows.push(seq, PendingRow::Delta(id, state.clone()));
-        let Some(series) = self.registry.get_mut(id) else { return };
-        if series.delta.as_ref().is_none_or(|known| known.end_ms < state.end_ms) {
-            series.delta = Some(state);
-        }
-    }
-
-    /// The open part of the window of a time; `None` where the entry is on disk already.
-    fn part(&mut self, time_ms: i64, seq: Seq) -> Option<&mut Part> {
-        let window_ms = self.window_of(time_ms);
-        if self.flushed_through(window_ms) >= seq {
-            return None;
-        }
-        let window = self.windows.entry(window_ms).or_default();
-        Some(window.open.get_or_insert_with(|| Part { from: seq, bytes: 512, ..Part::default() }))
-    }
-
     /// The entry up to which a window is on disk.
     pub(crate) fn flushed_through(&self, window_ms: i64) -> Seq {
         self.marks.get(&window_ms).and_then(|marks| marks.last()).map_or(Seq(0), |mark| mark.through)
@@ -226,7 +123,7 @@ impl Shard {
     /// Restores the total of a series from its row.
     pub(crate) fn restore_delta(&mut self, id: u32, state: DeltaState) {
         if let Some(series) = self.registry.get_mut(id) {
-            series.delta = Some(state);
+            series.delta = Some(Box::new(state));
         }
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tricord_model::{Exemplar, Sample, Seq, SpanRecord, TraceId};
 
-use super::column::Column;
+use super::columns::Columns;
 use super::registry::FastMap;
 
 /// Samples and spans of one window.
 #[derive(Default)]
 pub(crate) struct Part {
     /// Samples by series id.
-    pub(crate) columns: FastMap<u32, Column>,
+    pub(crate) columns: Columns,
     /// Spans by tenant and trace.
     pub(crate) spans: BTreeMap<u32, FastMap<TraceId, Vec<SpanRecord>>>,
     /// The first entry with something for the part.
@@ -29,28 +29,25 @@ pub(crate) struct Part {
     pub(crate) seen_ms: Option<i64>,
 }
 
-/// Memory of a column before its first sample.
-const COLUMN_BYTES: usize = 176;
+/// Memory of a column before its first sample: itself, and its place among the others.
+const COLUMN_BYTES: usize = 88;
 
 impl Part {
-    /// Appends a sample; answers whether the series is new to the part.
-    pub(crate) fn push(&mut self, window_ms: i64, id: u32, sample: Sample) -> bool {
-        let mut is_new = false;
-        let column = self.columns.entry(id).or_insert_with(|| {
-            is_new = true;
-            Column::default()
-        });
-        self.bytes += column.push(window_ms, sample) + if is_new { COLUMN_BYTES } else { 0 };
-        self.samples += 1;
+    /// Appends samples of a series; answers whether the series is new to the part. `guess` is as in
+    /// [`Columns::entry`].
+    #[inline]
+    pub(crate) fn push(&mut self, window_ms: i64, id: u32, samples: &[Sample], guess: &mut usize) -> bool {
+        let (column, is_new) = self.columns.entry(id, guess);
+        let added: usize = samples.iter().map(|sample| column.push(window_ms, sample)).sum();
+        self.bytes += added + if is_new { COLUMN_BYTES } else { 0 };
+        self.samples += samples.len() as u64;
         is_new
     }
 
     /// Appends an exemplar; answers whether the series is new to the part.
-    pub(crate) fn push_exemplar(&mut self, id: u32, exemplar: Exemplar) -> bool {
-        let text: usize = exemplar.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.bytes += 96 + text;
-        let is_new = !self.columns.contains_key(&id);
-        self.columns.entry(id).or_default().exemplars.push(exemplar);
+    pub(crate) fn push_exemplar(&mut self, id: u32, exemplar: Exemplar, guess: &mut usize) -> bool {
+        let (column, is_new) = self.columns.entry(id, guess);
+        self.bytes += column.push_exemplar(exemplar) + if is_new { COLUMN_BYTES } else { 0 };
         is_new
     }
 

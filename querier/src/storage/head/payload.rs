@@ -1,13 +1,15 @@
 //! What an entry of a shard says: the judged part of a batch, with series named by their id in the shard.
 //!
-//! The first use of a series under an epoch carries its labels; later ones the id alone.
+//! The first use of a series under an epoch carries its labels; later ones the id alone. Series are written as they are
+//! judged and read as they are applied, one by one.
 
 use bytes::Bytes;
 use tricord_model::codec::{Reader, Writer};
 use tricord_model::{
-    Batch, Exemplar, Labels, MetricKind, MetricMetadata, Sample, SpanRecord, Tenant, decode_samples,
-    encode_samples,
+    Exemplar, Labels, MetricKind, MetricMetadata, PlainSamples, Sample, SpanRecord, Tenant,
+    decode_samples_into, decode_spans, encode_samples, encode_spans,
 };
+pub(crate) use tricord_model::{decode_exemplars, encode_exemplars};
 
 use crate::storage::Error;
 
@@ -17,138 +19,191 @@ const HAS_LABELS: u8 = 1;
 const IS_DELTA: u8 = 2;
 const HAS_EXEMPLARS: u8 = 4;
 
-/// A series in an entry.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct PayloadSeries {
+/// A series in an entry that is being written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PayloadSeries<'a> {
     /// Its id in the shard.
     pub(crate) id: u32,
     /// Its labels, where the entry introduces it.
-    pub(crate) labels: Option<Labels>,
+    pub(crate) labels: Option<&'a Labels>,
     /// Its samples; of a delta series the resulting totals.
-    pub(crate) samples: Vec<Sample>,
+    pub(crate) samples: &'a [Sample],
     /// Of a delta series what was received, one for each sample: start, end and increment.
-    pub(crate) increments: Option<Vec<Sample>>,
+    pub(crate) increments: Option<&'a [Sample]>,
     /// Its exemplars.
-    pub(crate) exemplars: Vec<Exemplar>,
+    pub(crate) exemplars: &'a [Exemplar],
 }
 
-/// An entry's content.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Payload {
-    /// Whose data it is.
-    pub(crate) tenant: Tenant,
+/// The series of an entry that is being written.
+#[derive(Debug, Default)]
+pub(crate) struct PayloadWriter {
+    series: Vec<u8>,
+    count: u64,
+    previous: i64,
+}
+
+/// What an entry holds beside series.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
     /// Series that the shard forgets: they are idle, and everything of theirs is written out.
     pub(crate) evicted: Vec<u32>,
-    /// Series with their data.
-    pub(crate) series: Vec<PayloadSeries>,
     /// New or changed metadata by family.
     pub(crate) metadata: Vec<(String, MetricMetadata)>,
     /// Spans.
     pub(crate) spans: Vec<SpanRecord>,
 }
 
-impl Payload {
-    /// The payload as bytes.
-    pub(crate) fn encode(&self) -> Bytes {
-        let samples: usize = self.series.iter().map(|series| series.samples.len()).sum();
-        let mut bytes = Vec::with_capacity(64 + samples * 20 + self.spans.len() * 256);
-        let out = &mut Writer::new(&mut bytes);
-        out.u8(VERSION);
-        out.str(self.tenant.as_str());
-        out.u64(self.evicted.len() as u64);
-        self.evicted.iter().for_each(|id| out.u64(u64::from(*id)));
-        out.u64(self.series.len() as u64);
-        let mut previous = 0;
-        for series in &self.series {
-            out.i64(i64::from(series.id) - previous);
-            previous = i64::from(series.id);
-            encode_series(series, out);
-        }
-        out.u64(self.metadata.len() as u64);
-        for (family, metadata) in &self.metadata {
-            encode_metadata(family, metadata, out);
-        }
-        if self.spans.is_empty() {
-            out.bytes(&[]);
-        } else {
-            out.bytes(&Batch { spans: self.spans.clone(), ..Batch::default() }.encode());
-        }
-        Bytes::from(bytes)
+impl PayloadWriter {
+    /// A writer with room for about so many samples.
+    pub(crate) fn with_capacity(samples: usize) -> Self {
+        Self { series: Vec::with_capacity(samples * 20), ..Self::default() }
     }
 
-    /// Reads what [`Payload::encode`] wrote.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let input = &mut Reader::new(bytes);
+    /// Whether no series was written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn head(&mut self, id: u32, labels: Option<&Labels>, flags: u8) -> Writer<'_> {
+        self.count += 1;
+        let step = i64::from(id) - self.previous;
+        self.previous = i64::from(id);
+        let mut out = Writer::new(&mut self.series);
+        out.i64(step);
+        match labels {
+            Some(labels) => {
+                out.u8(flags | HAS_LABELS);
+                labels.encode(&mut out);
+            }
+            None => out.u8(flags),
+        }
+        out
+    }
+
+    /// Appends a series of floats alone.
+    pub(crate) fn plain(&mut self, id: u32, labels: Option<&Labels>, samples: PlainSamples<'_>) {
+        let mut out = self.head(id, labels, 0);
+        out.u64(samples.iter().len() as u64);
+        let mut previous = 0;
+        for (t_ms, value) in samples.iter() {
+            out.i64(t_ms.wrapping_sub(previous));
+            previous = t_ms;
+            out.u8(0);
+            out.f64(value);
+        }
+    }
+
+    /// Appends any series.
+    pub(crate) fn series(&mut self, series: &PayloadSeries<'_>) {
+        let PayloadSeries { id, labels, samples, increments, exemplars } = *series;
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let flags = flag(increments.is_some(), IS_DELTA) | flag(!exemplars.is_empty(), HAS_EXEMPLARS);
+        let mut out = self.head(id, labels, flags);
+        encode_samples(samples, &mut out);
+        if let Some(increments) = increments {
+            encode_samples(increments, &mut out);
+        }
+        if !exemplars.is_empty() {
+            encode_exemplars(exemplars, &mut out);
+        }
+    }
+
+    /// The payload of a tenant's entry.
+    pub(crate) fn finish(self, tenant: &Tenant, others: &Others) -> Bytes {
+        let Others { evicted, metadata, spans } = others;
+        let mut bytes = Vec::with_capacity(self.series.len() + tenant.as_str().len() + 64);
+        let out = &mut Writer::new(&mut bytes);
+        out.u8(VERSION);
+        out.str(tenant.as_str());
+        out.u64(evicted.len() as u64);
+        evicted.iter().for_each(|id| out.u64(u64::from(*id)));
+        out.u64(self.count);
+        out.raw(&self.series);
+        out.u64(metadata.len() as u64);
+        for (family, metadata) in metadata {
+            encode_metadata(family, metadata, out);
+        }
+        out.bytes(&if spans.is_empty() { Vec::new() } else { encode_spans(spans) });
+        Bytes::from(bytes)
+    }
+}
+
+/// Reads what a [`PayloadWriter`] wrote.
+pub(crate) struct PayloadReader<'a> {
+    /// Whose data it is.
+    pub(crate) tenant: Tenant,
+    evicted: Vec<u32>,
+    input: Reader<'a>,
+    left: usize,
+    previous: i64,
+}
+
+/// A series in an entry that is being read.
+#[derive(Debug, Default)]
+pub(crate) struct AppliedSeries<'a> {
+    /// Its id in the shard.
+    pub(crate) id: u32,
+    /// Its labels as [`Labels::encode`] wrote them, where the entry introduces it.
+    pub(crate) labels: Option<&'a [u8]>,
+    /// Whether its samples are totals of increments.
+    pub(crate) is_delta: bool,
+    /// Its exemplars.
+    pub(crate) exemplars: Vec<Exemplar>,
+}
+
+impl<'a> PayloadReader<'a> {
+    /// Reads what comes before the series.
+    pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, Error> {
+        let mut input = Reader::new(bytes);
         if input.u8()? != VERSION {
             return Err(Error::corrupt("an entry has an unknown version: it may be of a newer build"));
         }
         let tenant = Tenant::new(input.str()?).map_err(|error| Error::corrupt(error.to_string()))?;
-        let mut payload = Self { tenant, ..Self::default() };
+        let mut evicted = Vec::new();
         for _ in 0..input.count(1)? {
-            payload.evicted.push(input.u32()?);
+            evicted.push(input.u32()?);
         }
-        let count = input.count(3)?;
-        payload.series.reserve(count);
-        let mut previous = 0i64;
-        for _ in 0..count {
-            previous = previous.wrapping_add(input.i64()?);
-            let id = u32::try_from(previous).map_err(|_| Error::corrupt("a series id is out of range"))?;
-            payload.series.push(decode_series(id, input)?);
+        let left = input.count(3)?;
+        Ok(Self { tenant, evicted, input, left, previous: 0 })
+    }
+
+    /// The next series; its samples replace those in `samples`.
+    #[inline]
+    pub(crate) fn next(&mut self, samples: &mut Vec<Sample>) -> Result<Option<AppliedSeries<'a>>, Error> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        let input = &mut self.input;
+        self.previous = self.previous.wrapping_add(input.i64()?);
+        let id = u32::try_from(self.previous).map_err(|_| Error::corrupt("a series id is out of range"))?;
+        let flags = input.u8()?;
+        let labels = if flags & HAS_LABELS != 0 { Some(Labels::skip(input)?) } else { None };
+        let is_delta = flags & IS_DELTA != 0;
+        samples.clear();
+        decode_samples_into(input, samples)?;
+        if is_delta {
+            decode_samples_into(input, &mut Vec::new())?;
         }
+        let exemplars = if flags & HAS_EXEMPLARS != 0 { decode_exemplars(input)? } else { Vec::new() };
+        Ok(Some(AppliedSeries { id, labels, is_delta, exemplars }))
+    }
+
+    /// What comes after the series, all of which must have been read.
+    pub(crate) fn finish(mut self) -> Result<Others, Error> {
+        let input = &mut self.input;
+        let mut others = Others { evicted: self.evicted, ..Others::default() };
         for _ in 0..input.count(4)? {
-            payload.metadata.push(decode_metadata(input)?);
+            others.metadata.push(decode_metadata(input)?);
         }
         let spans = input.bytes()?;
         if !spans.is_empty() {
-            payload.spans = Batch::decode(spans)?.spans;
+            others.spans = decode_spans(spans)?;
         }
-        if input.is_empty() { Ok(payload) } else { Err(Error::corrupt("bytes follow the end of an entry")) }
+        if self.left == 0 && input.is_empty() {
+            Ok(others)
+        } else {
+            Err(Error::corrupt("bytes follow the end of an entry"))
+        }
     }
-}
-
-fn encode_series(series: &PayloadSeries, out: &mut Writer<'_>) {
-    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    out.u8(flag(series.labels.is_some(), HAS_LABELS)
-        | flag(series.increments.is_some(), IS_DELTA)
-        | flag(!series.exemplars.is_empty(), HAS_EXEMPLARS));
-    if let Some(labels) = &series.labels {
-        labels.encode(out);
-    }
-    encode_samples(&series.samples, out);
-    if let Some(increments) = &series.increments {
-        encode_samples(increments, out);
-    }
-    if !series.exemplars.is_empty() {
-        encode_exemplars(&series.exemplars, out);
-    }
-}
-
-fn decode_series(id: u32, input: &mut Reader<'_>) -> Result<PayloadSeries, Error> {
-    let flags = input.u8()?;
-    let labels = if flags & HAS_LABELS != 0 { Some(Labels::decode(input)?) } else { None };
-    let samples = decode_samples(input)?;
-    let increments = if flags & IS_DELTA != 0 { Some(decode_samples(input)?) } else { None };
-    let exemplars = if flags & HAS_EXEMPLARS != 0 { decode_exemplars(input)? } else { Vec::new() };
-    Ok(PayloadSeries { id, labels, samples, increments, exemplars })
-}
-
-/// Appends exemplars.
-pub(crate) fn encode_exemplars(exemplars: &[Exemplar], out: &mut Writer<'_>) {
-    out.u64(exemplars.len() as u64);
-    for exemplar in exemplars {
-        exemplar.labels.encode(out);
-        out.i64(exemplar.t_ms);
-        out.f64(exemplar.value);
-    }
-}
-
-/// Reads what [`encode_exemplars`] wrote.
-pub(crate) fn decode_exemplars(input: &mut Reader<'_>) -> Result<Vec<Exemplar>, Error> {
-    let count = input.count(10)?;
-    let one = |input: &mut Reader<'_>| -> Result<Exemplar, Error> {
-        Ok(Exemplar { labels: Labels::decode(input)?, t_ms: input.i64()?, value: input.f64()? })
-    };
-    (0..count).map(|_| one(input)).collect()
 }
 
 /// Appends a family's metadata.
@@ -164,4 +219,71 @@ pub(crate) fn decode_metadata(input: &mut Reader<'_>) -> Result<(String, MetricM
     let family = input.str()?.to_owned();
     let kind = MetricKind::from_number(input.u8()?);
     Ok((family, MetricMetadata { kind, unit: input.str()?.to_owned(), help: input.str()?.to_owned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use tricord_model::{Batch, BatchView, SamplesView, SeriesBatch};
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<(Vec<(u32, Option<Labels>, Vec<Sample>)>, Others), Error> {
+        let mut payload = PayloadReader::new(bytes)?;
+        let (mut all, mut samples) = (Vec::new(), Vec::new());
+        while let Some(series) = payload.next(&mut samples)? {
+            let labels = series.labels.map(Labels::decode_all).transpose()?;
+            all.push((series.id, labels, samples.clone()));
+        }
+        Ok((all, payload.finish()?))
+    }
+
+    fn example() -> (Vec<u8>, Vec<(u32, Option<Labels>, Vec<Sample>)>) {
+        let labels = Labels::from_pairs([("__name__", "up"), ("long", &"x".repeat(300))]);
+        let floats = vec![Sample::float(-7, -0.0), Sample::float(1_700_000_000_000, 2.5)];
+        let started = vec![Sample { start_ms: 4, ..Sample::float(9, 1.0) }];
+        let batch = Batch {
+            series: vec![SeriesBatch { samples: floats.clone(), ..SeriesBatch::default() }],
+            ..Batch::default()
+        };
+        let encoded = batch.encode();
+        let view = BatchView::read(&encoded).unwrap();
+        let SamplesView::Plain(plain) = &view.series[0].samples else { panic!("plain samples") };
+        let mut out = PayloadWriter::with_capacity(1);
+        out.plain(900, Some(&labels), *plain);
+        out.plain(3, None, *plain);
+        let exemplar = Exemplar { labels: labels.clone(), t_ms: 5, value: 1.0 };
+        out.series(&PayloadSeries {
+            id: 4,
+            labels: None,
+            samples: &started,
+            increments: Some(&started),
+            exemplars: &[exemplar],
+        });
+        let metadata = vec![("up".to_owned(), MetricMetadata::default())];
+        let others = Others { evicted: vec![1, 70_000], metadata, spans: Vec::new() };
+        let bytes = out.finish(&Tenant::default(), &others).to_vec();
+        let expected = vec![(900, Some(labels), floats.clone()), (3, None, floats), (4, None, started)];
+        (bytes, expected)
+    }
+
+    #[test]
+    fn an_entry_comes_back_as_it_was() {
+        let (bytes, expected) = example();
+        let (series, others) = read(&bytes).unwrap();
+        assert_eq!(series, expected);
+        assert_eq!((others.evicted, others.metadata.len(), others.spans.len()), (vec![1, 70_000], 1, 0));
+    }
+
+    #[test]
+    fn every_cut_is_noticed_and_no_damage_is_a_panic() {
+        let (bytes, _) = example();
+        for at in 0..bytes.len() {
+            assert!(read(&bytes[..at]).is_err(), "cut at {at}");
+            for bits in [1, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= bits;
+                let _ = read(&damaged);
+            }
+        }
+    }
 }

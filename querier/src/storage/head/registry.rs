@@ -3,11 +3,26 @@
 use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use roaring::RoaringBitmap;
+use tricord_model::codec::CodecError;
 use tricord_model::{Epoch, Labels, Matcher, Tenant, Value};
 
 /// A hash map that is fast for keys nobody chose with ill intent: ids, and fingerprints that are hashes themselves.
 pub(crate) type FastMap<K, V> = HashMap<K, V, FixedState>;
+
+/// A hash of an id for tables: ids of neighbours must not fall together.
+#[inline]
+pub(crate) fn hash_id(id: u32) -> u64 {
+    u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// A hash of a fingerprint for tables: any part of it is one.
+#[inline]
+fn hash_fingerprint(fingerprint: u128) -> u64 {
+    fingerprint as u64
+}
 
 /// What the primary has added up for a series of increments.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +38,8 @@ pub(crate) struct DeltaState {
 /// A series in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
+    /// Its id in the shard.
+    pub(crate) id: u32,
     /// Whose it is.
     pub(crate) tenant: u32,
     /// Its labels.
@@ -38,7 +55,7 @@ pub(crate) struct Series {
     /// When it was last written, by the clock of the primary; only there.
     pub(crate) used_ms: i64,
     /// Its total, for a series of increments.
-    pub(crate) delta: Option<DeltaState>,
+    pub(crate) delta: Option<Box<DeltaState>>,
 }
 
 /// The postings of a tenant.
@@ -48,18 +65,28 @@ type Postings = BTreeMap<String, BTreeMap<String, RoaringBitmap>>;
 #[derive(Default)]
 struct TenantSeries {
     name: Tenant,
-    by_fingerprint: FastMap<u128, u32>,
+    /// Slots of series that are not forgotten.
+    by_fingerprint: HashTable<u32>,
     all: RoaringBitmap,
     postings: Postings,
 }
 
-/// All series of a shard.
+/// All series of a shard. A series stays in its slot while it is in memory; slots are given in the order in which series
+/// first come, and again once they are free.
 #[derive(Default)]
 pub(crate) struct Registry {
     tenants: Vec<TenantSeries>,
-    by_id: FastMap<u32, Series>,
+    slots: Vec<Option<Series>>,
+    free: Vec<u32>,
+    by_id: HashTable<u32>,
     next_id: u32,
     bytes: usize,
+}
+
+/// The series in a slot.
+#[inline]
+fn at(slots: &[Option<Series>], slot: u32) -> Option<&Series> {
+    slots.get(slot as usize)?.as_ref()
 }
 
 impl Registry {
@@ -82,17 +109,42 @@ impl Registry {
         self.tenants.get(tenant as usize).map(|tenant| &tenant.name)
     }
 
-    /// The id of a series.
-    pub(crate) fn find(&self, tenant: u32, fingerprint: u128) -> Option<u32> {
-        self.tenants.get(tenant as usize)?.by_fingerprint.get(&fingerprint).copied()
+    /// The slot of a series that is not forgotten. `guess` is where it is looked for first: senders mostly keep an order.
+    #[inline]
+    pub(crate) fn find(&self, tenant: u32, fingerprint: u128, guess: u32) -> Option<u32> {
+        let of = self.tenants.get(tenant as usize)?;
+        let is_it = |slot: &u32| {
+            at(&self.slots, *slot)
+                .is_some_and(|series| series.fingerprint == fingerprint && series.tenant == tenant)
+        };
+        if is_it(&guess) && at(&self.slots, guess).is_some_and(|series| !series.evicted) {
+            return Some(guess);
+        }
+        of.by_fingerprint.find(hash_fingerprint(fingerprint), is_it).copied()
+    }
+
+    /// The slot of an id. `guess` is where it is looked for first.
+    #[inline]
+    pub(crate) fn slot(&self, id: u32, guess: u32) -> Option<u32> {
+        let is_it = |slot: &u32| at(&self.slots, *slot).is_some_and(|series| series.id == id);
+        if is_it(&guess) {
+            return Some(guess);
+        }
+        self.by_id.find(hash_id(id), is_it).copied()
+    }
+
+    /// The series in a slot.
+    #[inline]
+    pub(crate) fn in_slot(&mut self, slot: u32) -> Option<&mut Series> {
+        self.slots.get_mut(slot as usize)?.as_mut()
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<&Series> {
-        self.by_id.get(&id)
+        at(&self.slots, self.slot(id, u32::MAX)?)
     }
 
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut Series> {
-        self.by_id.get_mut(&id)
+        self.in_slot(self.slot(id, u32::MAX)?)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -114,7 +166,7 @@ impl Registry {
         self.next_id = self.next_id.max(next_id);
     }
 
-    /// Puts a series in under an id; answers whether that was new.
+    /// Puts a series in under an id; answers its slot.
     pub(crate) fn insert(
         &mut self,
         id: u32,
@@ -122,38 +174,72 @@ impl Registry {
         labels: &Labels,
         fingerprint: u128,
         epoch: Epoch,
-    ) -> bool {
-        if let Some(known) = self.by_id.get_mut(&id) {
-            if known.fingerprint == fingerprint && known.tenant == tenant {
-                known.announced = known.announced.max(epoch);
-                known.evicted = false;
-                if let Some(of) = self.tenants.get_mut(tenant as usize) {
-                    of.by_fingerprint.insert(fingerprint, id);
-                }
-                return false;
-            }
+    ) -> Option<u32> {
+        self.announce(id, tenant, fingerprint, epoch)
+            .or_else(|| self.put(id, tenant, labels, fingerprint, epoch))
+    }
+
+    /// As [`Registry::insert`], with labels as [`Labels::encode`] wrote them: those of a known series are not read.
+    pub(crate) fn insert_encoded(
+        &mut self,
+        id: u32,
+        tenant: u32,
+        labels: &[u8],
+        epoch: Epoch,
+    ) -> Result<Option<u32>, CodecError> {
+        let fingerprint = Labels::fingerprint_of_encoded(labels);
+        if let Some(slot) = self.announce(id, tenant, fingerprint, epoch) {
+            return Ok(Some(slot));
+        }
+        Ok(self.put(id, tenant, &Labels::decode_all(labels)?, fingerprint, epoch))
+    }
+
+    /// Takes note that a known series was introduced again; answers its slot.
+    fn announce(&mut self, id: u32, tenant: u32, fingerprint: u128, epoch: Epoch) -> Option<u32> {
+        let slot = self.slot(id, u32::MAX)?;
+        let known = self.in_slot(slot)?;
+        if known.fingerprint != fingerprint || known.tenant != tenant {
             // The id belonged to a series of an entry that was cut.
-            self.remove(id);
+            self.remove(slot);
+            return None;
         }
+        known.announced = known.announced.max(epoch);
+        known.evicted = false;
+        self.name(tenant, fingerprint, slot);
+        Some(slot)
+    }
+
+    /// Lets a fingerprint lead to a slot.
+    fn name(&mut self, tenant: u32, fingerprint: u128, slot: u32) {
+        let Self { tenants, slots, .. } = self;
+        let Some(of) = tenants.get_mut(tenant as usize) else { return };
+        let print = |slot: &u32| at(slots, *slot).map_or(0, |series| series.fingerprint);
+        let hash = |slot: &u32| hash_fingerprint(print(slot));
+        match of.by_fingerprint.entry(hash_fingerprint(fingerprint), |slot| print(slot) == fingerprint, hash)
+        {
+            Entry::Occupied(mut known) => *known.get_mut() = slot,
+            Entry::Vacant(new) => drop(new.insert(slot)),
+        }
+    }
+
+    /// Takes back that a fingerprint leads to a slot, where it does.
+    fn unname(&mut self, tenant: u32, fingerprint: u128, slot: u32) {
+        let Some(of) = self.tenants.get_mut(tenant as usize) else { return };
+        if let Ok(entry) = of.by_fingerprint.find_entry(hash_fingerprint(fingerprint), |known| *known == slot)
+        {
+            entry.remove();
+        }
+    }
+
+    fn put(&mut self, id: u32, tenant: u32, labels: &Labels, fingerprint: u128, epoch: Epoch) -> Option<u32> {
         self.next_id = self.next_id.max(id.saturating_add(1));
-        let Some(of) = self.tenants.get_mut(tenant as usize) else { return false };
+        let of = self.tenants.get_mut(tenant as usize)?;
         self.bytes += series_bytes(labels);
-        of.by_fingerprint.insert(fingerprint, id);
-        of.all.insert(id);
-        for (name, value) in labels.iter() {
-            if !of.postings.contains_key(name) {
-                of.postings.insert(name.to_owned(), BTreeMap::new());
-            }
-            let Some(values) = of.postings.get_mut(name) else { continue };
-            match values.get_mut(value) {
-                Some(ids) => drop(ids.insert(id)),
-                None => drop(values.insert(value.to_owned(), RoaringBitmap::from_iter([id]))),
-            }
-        }
-        let labels = labels.clone();
+        of.add(id, labels);
         let series = Series {
+            id,
             tenant,
-            labels,
+            labels: labels.clone(),
             fingerprint,
             announced: epoch,
             parts: 0,
@@ -161,53 +247,53 @@ impl Registry {
             used_ms: i64::MIN,
             delta: None,
         };
-        self.by_id.insert(id, series);
-        true
+        let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
+        match self.slots.get_mut(slot as usize) {
+            Some(free) => *free = Some(series),
+            None => self.slots.push(Some(series)),
+        }
+        let slots = &self.slots;
+        let hash = |slot: &u32| at(slots, *slot).map_or(0, |series| hash_id(series.id));
+        self.by_id.insert_unique(hash_id(id), slot, hash);
+        self.name(tenant, fingerprint, slot);
+        Some(slot)
     }
 
     /// Forgets a series for writing; it stays readable while parts in memory hold samples of it.
     pub(crate) fn evict(&mut self, id: u32) {
-        let Some(series) = self.by_id.get_mut(&id) else { return };
+        let Some(slot) = self.slot(id, u32::MAX) else { return };
+        let Some(series) = self.in_slot(slot) else { return };
         series.evicted = true;
         let (tenant, fingerprint, parts) = (series.tenant, series.fingerprint, series.parts);
-        if let Some(of) = self.tenants.get_mut(tenant as usize)
-            && of.by_fingerprint.get(&fingerprint) == Some(&id)
-        {
-            of.by_fingerprint.remove(&fingerprint);
-        }
+        self.unname(tenant, fingerprint, slot);
         if parts == 0 {
-            self.remove(id);
+            self.remove(slot);
         }
     }
 
     /// A part in memory that held samples of the series is gone.
     pub(crate) fn release(&mut self, id: u32) {
-        let Some(series) = self.by_id.get_mut(&id) else { return };
+        let Some(slot) = self.slot(id, u32::MAX) else { return };
+        let Some(series) = self.in_slot(slot) else { return };
         series.parts = series.parts.saturating_sub(1);
         if series.parts == 0 && series.evicted {
-            self.remove(id);
+            self.remove(slot);
         }
     }
 
-    fn remove(&mut self, id: u32) {
-        let Some(series) = self.by_id.remove(&id) else { return };
-        self.bytes = self.bytes.saturating_sub(series_bytes(&series.labels));
-        let Some(of) = self.tenants.get_mut(series.tenant as usize) else { return };
-        if of.by_fingerprint.get(&series.fingerprint) == Some(&id) {
-            of.by_fingerprint.remove(&series.fingerprint);
+    fn remove(&mut self, slot: u32) {
+        let Some(series) = at(&self.slots, slot) else { return };
+        let (id, tenant, fingerprint) = (series.id, series.tenant, series.fingerprint);
+        // The tables first: they find their way by what lies in the slots.
+        self.unname(tenant, fingerprint, slot);
+        if let Ok(entry) = self.by_id.find_entry(hash_id(id), |known| *known == slot) {
+            entry.remove();
         }
-        of.all.remove(id);
-        for (name, value) in series.labels.iter() {
-            let Some(values) = of.postings.get_mut(name) else { continue };
-            if let Some(ids) = values.get_mut(value) {
-                ids.remove(id);
-                if ids.is_empty() {
-                    values.remove(value);
-                }
-            }
-            if values.is_empty() {
-                of.postings.remove(name);
-            }
+        let Some(series) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
+        self.free.push(slot);
+        self.bytes = self.bytes.saturating_sub(series_bytes(&series.labels));
+        if let Some(of) = self.tenants.get_mut(tenant as usize) {
+            of.remove(id, &series.labels);
         }
     }
 
@@ -232,11 +318,11 @@ impl Registry {
     /// began counts as used now.
     pub(crate) fn idle(&mut self, before_ms: i64, now_ms: i64) -> Vec<u32> {
         let mut idle = Vec::new();
-        for (id, series) in &mut self.by_id {
+        for series in self.slots.iter_mut().flatten() {
             if series.used_ms == i64::MIN {
                 series.used_ms = now_ms;
             } else if series.used_ms < before_ms && series.parts == 0 && !series.evicted {
-                idle.push(*id);
+                idle.push(series.id);
             }
         }
         idle
@@ -249,6 +335,38 @@ impl Registry {
 }
 
 impl TenantSeries {
+    /// Puts a series into the postings.
+    fn add(&mut self, id: u32, labels: &Labels) {
+        self.all.insert(id);
+        for (name, value) in labels.iter() {
+            if !self.postings.contains_key(name) {
+                self.postings.insert(name.to_owned(), BTreeMap::new());
+            }
+            let Some(values) = self.postings.get_mut(name) else { continue };
+            match values.get_mut(value) {
+                Some(ids) => drop(ids.insert(id)),
+                None => drop(values.insert(value.to_owned(), RoaringBitmap::from_iter([id]))),
+            }
+        }
+    }
+
+    /// Takes a series out of the postings.
+    fn remove(&mut self, id: u32, labels: &Labels) {
+        self.all.remove(id);
+        for (name, value) in labels.iter() {
+            let Some(values) = self.postings.get_mut(name) else { continue };
+            if let Some(ids) = values.get_mut(value) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    values.remove(value);
+                }
+            }
+            if values.is_empty() {
+                self.postings.remove(name);
+            }
+        }
+    }
+
     fn matching(&self, matcher: &Matcher) -> RoaringBitmap {
         let values = self.postings.get(&matcher.name);
         if matcher.matches_empty() {
@@ -269,4 +387,91 @@ impl TenantSeries {
 fn series_bytes(labels: &Labels) -> usize {
     let text: usize = labels.iter().map(|(name, value)| name.len() + value.len()).sum();
     256 + text + labels.len() * 24
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn labels(n: u32) -> Labels {
+        Labels::from_pairs([
+            ("__name__", "m"),
+            ("n", &n.to_string()),
+            ("odd", if n % 2 == 1 { "yes" } else { "" }),
+        ])
+    }
+
+    proptest! {
+        /// Against a plain map, over any order of what happens to series.
+        #[test]
+        fn series_are_found_whatever_came_and_went(steps in prop::collection::vec((0u32..12, 0u8..5), 0..120)) {
+            let mut registry = Registry::default();
+            let tenant = registry.tenant(&Tenant::default());
+            // By fingerprint what is not forgotten; by id what is in memory, with its parts.
+            let mut known: HashMap<u32, u32> = HashMap::new();
+            let mut held: HashMap<u32, (u32, u32, bool)> = HashMap::new();
+            let mut guess = 0;
+            for (n, what) in steps {
+                let fingerprint = labels(n).fingerprint();
+                let found = registry.find(tenant, fingerprint, guess);
+                let id = found.and_then(|slot| registry.in_slot(slot)).map(|series| series.id);
+                prop_assert_eq!(id, known.get(&n).copied());
+                guess = found.map_or(guess, |slot| slot + 1);
+                match (what, id) {
+                    (0 | 1, None) => {
+                        let id = registry.next_id();
+                        registry.insert(id, tenant, &labels(n), fingerprint, Epoch(1));
+                        known.insert(n, id);
+                        held.insert(id, (n, 0, false));
+                    }
+                    (0 | 1, Some(id)) => {
+                        registry.get_mut(id).unwrap().parts += 1;
+                        held.get_mut(&id).unwrap().1 += 1;
+                    }
+                    (2, Some(id)) => {
+                        registry.evict(id);
+                        known.remove(&n);
+                        held.get_mut(&id).unwrap().2 = true;
+                    }
+                    (3, _) => {
+                        let parts = |id: &u32| held.get(id).is_some_and(|(of, parts, _)| *of == n && *parts > 0);
+                        if let Some(id) = held.keys().copied().filter(parts).min() {
+                            registry.release(id);
+                            held.get_mut(&id).unwrap().1 -= 1;
+                        }
+                    }
+                    (_, Some(id)) => {
+                        let mut encoded = Vec::new();
+                        labels(n).encode(&mut tricord_model::codec::Writer::new(&mut encoded));
+                        prop_assert!(registry.insert_encoded(id, tenant, &encoded, Epoch(2)).unwrap().is_some());
+                    }
+                    (_, None) => {}
+                }
+                held.retain(|_, (_, parts, evicted)| *parts > 0 || !*evicted);
+                prop_assert_eq!(registry.len(), held.len());
+                for (id, (n, parts, _)) in &held {
+                    let series = registry.get(*id).unwrap();
+                    prop_assert_eq!((&series.labels, series.parts), (&labels(*n), *parts));
+                }
+                let odd = held.iter().filter(|(_, (n, ..))| n % 2 == 1).map(|(id, _)| *id);
+                let matcher = Matcher::new("odd", tricord_model::MatchOp::Equal, "yes").unwrap();
+                prop_assert_eq!(registry.select(tenant, &[matcher]), odd.collect::<RoaringBitmap>());
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_of_a_cut_entry_is_given_to_another_series() {
+        let mut registry = Registry::default();
+        let tenant = registry.tenant(&Tenant::default());
+        registry.insert(5, tenant, &labels(1), labels(1).fingerprint(), Epoch(1));
+        registry.insert(5, tenant, &labels(2), labels(2).fingerprint(), Epoch(2));
+        assert_eq!((registry.len(), registry.find(tenant, labels(1).fingerprint(), 0)), (1, None));
+        assert_eq!(registry.get(5).map(|series| &series.labels), Some(&labels(2)));
+        assert!(registry.find(tenant, labels(2).fingerprint(), 9).is_some());
+    }
 }

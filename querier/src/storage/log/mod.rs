@@ -27,6 +27,9 @@ use index::Index;
 pub(crate) use record::{Kind, Record};
 use writer::{Shared, Submission, Work};
 
+/// Called once with how an append ended; it must not wait for the log.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
 /// What the log hands over once it is durable, in log order.
 pub(crate) trait Sink: Send + 'static {
     /// Applies an entry; an error goes to who appended it.
@@ -132,6 +135,17 @@ impl Log {
         self.submit(Work::Entries(entries))
     }
 
+    /// As [`Log::append`], but begun at the next [`Log::wake`] at the latest, and told by a call on a thread of the log,
+    /// or on this one when the log takes nothing more.
+    pub(crate) fn append_later(&self, entries: Vec<Entry>, done: Done) {
+        self.shared.push(Submission { work: Work::Entries(entries), done });
+    }
+
+    /// Begins with what was appended.
+    pub(crate) fn wake(&self) {
+        self.shared.wake();
+    }
+
     /// Appends entries, and waits until they are durable and applied.
     pub(crate) fn append_and_wait(&self, entries: Vec<Entry>) -> Result<(), Error> {
         wait(self.append(entries))
@@ -149,7 +163,10 @@ impl Log {
 
     fn submit(&self, work: Work) -> oneshot::Receiver<Result<(), Error>> {
         let (done, waiting) = oneshot::channel();
+        // A caller may go away, which is its own affair.
+        let done: Done = Box::new(move |result| drop(done.send(result)));
         self.shared.push(Submission { work, done });
+        self.shared.wake();
         waiting
     }
 

@@ -9,19 +9,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
-use tokio::sync::oneshot;
 use tricord_model::ShardId;
 
 use super::files::{Files, LogFile};
 use super::index::{Index, Place};
 use super::segment::{self, MAGIC, Segment};
-use super::{Kind, LogConfig, SharedIndex, Sink, record};
+use super::{Done, Kind, LogConfig, SharedIndex, Sink, record};
 use crate::storage::{Entry, Error, FsyncMode, Position};
 
 /// Something to write, and whom to tell.
 pub(super) struct Submission {
     pub(super) work: Work,
-    pub(super) done: oneshot::Sender<Result<(), Error>>,
+    pub(super) done: Done,
 }
 
 /// What is written.
@@ -65,10 +64,14 @@ struct Queue {
 
 /// Batches that are durable and not yet applied; a bound, so that a slow head slows the log.
 const APPLY_QUEUE: usize = 64;
+/// Callers are told when so many bytes are applied, and at the end of a batch: the parts of a request are waited for
+/// together, and each telling may wake a thread.
+const TELL_BYTES: u64 = 256 << 10;
 /// Bytes taken into one sync at most.
 const MAX_GROUP_BYTES: u64 = 16 << 20;
 
 impl Shared {
+    /// Puts work into the queue; the thread looks there at the next [`Shared::wake`] at the latest.
     pub(super) fn push(&self, submission: Submission) {
         let failed = self.failure();
         let mut queue = self.queue.lock();
@@ -76,12 +79,17 @@ impl Shared {
             failed.or_else(|| queue.closed.then(|| Error::Closed("it is closing".to_owned())))
         {
             drop(queue);
-            // The caller may have gone away, which is its own affair.
-            let _ = submission.done.send(Err(error));
+            (submission.done)(Err(error));
             return;
         }
         self.queued_bytes.fetch_add(submission.work.bytes(), Ordering::Relaxed);
         queue.waiting.push_back(submission);
+    }
+
+    /// Tells the thread that there is work.
+    pub(super) fn wake(&self) {
+        // Under the lock, so that a thread that has just found nothing is waiting by now.
+        let _queue = self.queue.lock();
         self.arrived.notify_one();
     }
 
@@ -160,7 +168,12 @@ struct Writer {
     len: u64,
     /// Whether bytes were appended since the last sync.
     dirty: bool,
+    /// Room for the records of one sync.
+    buffer: Vec<u8>,
 }
+
+/// A larger buffer is not kept.
+const MAX_KEPT_BYTES: usize = 4 << 20;
 
 /// A batch that is durable.
 struct Durable {
@@ -204,7 +217,7 @@ pub(super) fn start(
         failure: Mutex::new(None),
     });
     let (sender, receiver) = sync_channel(APPLY_QUEUE);
-    let writer = Writer { shared: Arc::clone(&shared), file, number, len, dirty: false };
+    let writer = Writer { shared: Arc::clone(&shared), file, number, len, dirty: false, buffer: Vec::new() };
     let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
         thread.map_err(|error| Error::Io(format!("cannot start a thread: {error}")))
@@ -255,7 +268,8 @@ impl Writer {
     /// Writes what follows its shard's last entry, and refuses the rest.
     fn write(&mut self, submissions: Vec<Submission>) -> Durable {
         let mut kept = Vec::with_capacity(submissions.len());
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
         let mut places = Vec::new();
         for submission in submissions {
             match self.encode(&submission.work, &mut bytes, &mut places) {
@@ -263,7 +277,11 @@ impl Writer {
                 Err(error) => refuse(vec![submission], &error),
             }
         }
-        if let Err(error) = self.put(&bytes) {
+        let put = self.put(&bytes);
+        if bytes.capacity() <= MAX_KEPT_BYTES {
+            self.buffer = bytes;
+        }
+        if let Err(error) = put {
             self.shared.fail(&error);
             refuse(kept, &error);
             return Durable { submissions: Vec::new() };
@@ -382,19 +400,27 @@ struct Placed {
 
 fn refuse(submissions: Vec<Submission>, error: &Error) {
     for submission in submissions {
-        let _ = submission.done.send(Err(error.clone()));
+        (submission.done)(Err(error.clone()));
     }
 }
 
 fn apply(batches: &Receiver<Durable>, mut sink: Box<dyn Sink>) {
+    let mut told: Vec<(Done, Result<(), Error>)> = Vec::new();
     while let Ok(durable) = batches.recv() {
+        let mut bytes = 0;
         for Submission { work, done } in durable.submissions {
             let applied = match &work {
                 Work::Entries(entries) => entries.iter().try_for_each(|entry| sink.apply(entry)),
                 Work::Control(..) | Work::Sync => Ok(()),
             };
             // Durable all the same: what it means for the shard is the sink's to remember.
-            let _ = done.send(applied);
+            told.push((done, applied));
+            bytes += work.bytes();
+            if bytes >= TELL_BYTES {
+                told.drain(..).for_each(|(done, applied)| done(applied));
+                bytes = 0;
+            }
         }
+        told.drain(..).for_each(|(done, applied)| done(applied));
     }
 }

@@ -222,11 +222,11 @@ impl Reader {
                     let Some(series) = shard.registry.get(id) else { continue };
                     for (_, window) in self.windows(&shard.windows, range) {
                         let columns = window.parts().filter_map(|part| part.columns.get(&id));
-                        for column in columns.filter(|column| !column.exemplars.is_empty()) {
+                        for column in columns.filter(|column| !column.exemplars().is_empty()) {
                             found
                                 .entry(series.labels.clone())
                                 .or_default()
-                                .extend(column.exemplars.iter().cloned());
+                                .extend(column.exemplars().iter().cloned());
                         }
                     }
                 }

@@ -166,7 +166,7 @@ fn an_entry_that_cannot_be_applied_fences_its_shard_alone() {
         };
         assert!(matches!(read(0), Err(Error::Corrupt(_))), "never less data");
         assert_eq!(read(1).unwrap().len(), 1);
-        assert!(store.judge(ShardId(0), &Tenant::default(), batch(vec![]), NOW).is_err());
+        assert!(judge(store, ShardId(0), &Tenant::default(), &batch(vec![]), NOW).is_err());
         node.write(1, batch(vec![series("b", 1, &[(T0 + 1, 1.0)])]));
         node.store().flush().unwrap();
         node.reopen();

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tricord_model::{
-    Batch, Epoch, Labels, Matcher, Points, Sample, Seq, SeriesBatch, ShardId, SpanRecord, Tenant, TraceId,
+    Batch, BatchView, Epoch, Labels, Matcher, Points, Sample, Seq, SeriesBatch, ShardId, SpanRecord, Tenant,
+    TraceId,
 };
 
 use super::log::files::{Files, RealFiles};
@@ -72,7 +73,7 @@ impl Node {
     /// Judges and appends a batch without committing it.
     fn append(&self, shard: u32, batch: Batch, now_ms: i64) -> Counts {
         let (store, shard) = (self.store(), ShardId(shard));
-        let judged = store.judge(shard, &Tenant::default(), batch, now_ms).unwrap();
+        let judged = judge(store, shard, &Tenant::default(), &batch, now_ms).unwrap();
         if !judged.is_empty {
             let seq = store.position(shard).seq.next();
             let epoch = Epoch(store.stored_epoch(shard).0.max(1));
@@ -105,6 +106,17 @@ impl Node {
         self.reader().scan_spans(0, u64::MAX, visit).unwrap();
         found
     }
+}
+
+/// Judges a batch as it comes from an ingester.
+fn judge(
+    store: &Store,
+    shard: ShardId,
+    tenant: &Tenant,
+    batch: &Batch,
+    now_ms: i64,
+) -> Result<Judged, Error> {
+    store.judge(shard, tenant, BatchView::read(&batch.encode())?, now_ms)
 }
 
 fn labels(name: &str, instance: u32) -> Labels {

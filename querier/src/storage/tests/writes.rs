@@ -171,7 +171,7 @@ fn tenants_are_walls() {
     let store = node.store();
     let other = Tenant::new("other").unwrap();
     node.write(0, batch(vec![series("a", 1, &[(T0, 1.0)])]));
-    let judged = store.judge(ShardId(0), &other, batch(vec![series("a", 1, &[(T0, 2.0)])]), NOW).unwrap();
+    let judged = judge(store, ShardId(0), &other, &batch(vec![series("a", 1, &[(T0, 2.0)])]), NOW).unwrap();
     let entry = Entry { shard: ShardId(0), seq: Seq(2), epoch: Epoch(1), payload: judged.payload };
     store.append(vec![entry]).blocking_recv().unwrap().unwrap();
     store.commit(ShardId(0), Seq(2));
@@ -336,13 +336,38 @@ fn windows_past_retention_are_dropped_whole() {
 }
 
 #[test]
+fn a_batch_that_contradicts_itself_changes_nothing() {
+    let node = Node::new();
+    let store = node.store();
+    let mut bytes = batch(vec![series("good", 1, &[(T0, 1.0)])]).encode();
+    let bad = batch(vec![series("bad", 1, &[(T0, 1.0)])]).encode();
+    // Both series in one batch, the second one under a fingerprint that its labels do not have: behind the version, the
+    // kind of the item and the flags.
+    bytes.pop();
+    let at = bytes.len() + 2;
+    bytes.extend_from_slice(&bad[1..]);
+    bytes[at] ^= 1;
+    let view = BatchView::read(&bytes).unwrap();
+    assert_eq!(view.series.len(), 2);
+    let error = store.judge(ShardId(0), &Tenant::default(), view, NOW).unwrap_err();
+    assert!(matches!(&error, Error::Invalid(why) if why.contains("fingerprint")), "{error}");
+    assert_eq!((store.stats().series, node.all().len()), (0, 0));
+    // The labels of a known series are not looked at: its fingerprint says which one is meant.
+    node.write(0, batch(vec![series("good", 1, &[(T0, 1.0)])]));
+    assert_eq!(floats(&node.all()[&labels("good", 1)]), [(T0, 1.0)]);
+}
+
+#[test]
 fn memory_is_bounded_by_early_flushes_and_then_by_refusing() {
     let node = Node::with(|config| config.memory_limit_bytes = 2 << 20);
-    let wide = |round: i64| batch((0..500).map(|n| series("a", n, &[(T0 + round, 1.0)])).collect());
+    // Values without a pattern, since a constant would take next to no memory.
+    let value = |round: i64, n: u32| (f64::from(n) + round as f64 * 0.7).sin();
+    let wide =
+        |round: i64| batch((0..500).map(|n| series("a", n, &[(T0 + round, value(round, n))])).collect());
     let mut refused = None;
     for round in 0..1000 {
         let store = node.store();
-        match store.judge(ShardId(0), &Tenant::default(), wide(round), NOW) {
+        match judge(store, ShardId(0), &Tenant::default(), &wide(round), NOW) {
             Ok(judged) => {
                 let entry = Entry {
                     shard: ShardId(0),
@@ -363,7 +388,7 @@ fn memory_is_bounded_by_early_flushes_and_then_by_refusing() {
     assert!(matches!(error, Error::Overloaded { .. }) && tricord_wire::Error::from(error).retryable());
     assert!(node.store().maintain(NOW).unwrap().windows > 0, "the open window is written early");
     assert!(node.store().memory() < 1 << 20, "{}", node.store().memory());
-    node.store().judge(ShardId(0), &Tenant::default(), wide(round), NOW).unwrap();
+    judge(node.store(), ShardId(0), &Tenant::default(), &wide(round), NOW).unwrap();
     assert_eq!(node.select(&[])[0].1.len(), round as usize);
 }
 
