@@ -177,6 +177,9 @@ impl Drop for NetCluster {
                 let _ = process.signal(rustix::process::Signal::KILL);
                 drop(process);
             }
+            // A network lives on for minutes while its last connections wait for answers; its link need not.
+            let n = place.namespace.rsplit('-').next().unwrap_or_default();
+            let _ = ip(&["link", "del", &format!("{}-{n}", self.bridge)]);
             let _ = ip(&["netns", "del", &place.namespace]);
         }
         let _ = ip(&["link", "del", &self.bridge]);

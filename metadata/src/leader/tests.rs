@@ -23,7 +23,8 @@ impl Scene {
             members: vec!["m:1".into()],
         };
         state.apply(Command::Born(birth));
-        let mut scene = Self { state, watchman: Watchman::new(&Config::default(), now), now };
+        let config = Config { node_lease_ms: 3_000, ..Config::default() };
+        let mut scene = Self { state, watchman: Watchman::new(&config, now), now };
         for _ in 0..3 {
             scene.join(NodeRole::Querier);
         }

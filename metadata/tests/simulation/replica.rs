@@ -382,7 +382,9 @@ impl Replica {
             SnapshotVerdict::Refused => return,
         }
         if turn.rng.random_bool(0.05) {
-            // It fails half-way, which leaves nothing.
+            // It fails half-way, which leaves nothing, and nobody has acted on what this replica said in this turn.
+            let shard = self.shard;
+            turn.news.retain(|news| !matches!(news, News::Committed(of, _) if *of == shard));
             self.disk.lock().install(Vec::new());
             self.syncs.clear();
             self.owed.clear();

@@ -112,15 +112,22 @@ impl Shard {
         }
     }
 
-    /// Another replica says that every lease from before `epoch` is over.
+    /// Another replica says that every lease from before `epoch` is over, and that this one is the primary then.
     pub fn released(&mut self, now_ms: u64, epoch: Epoch) {
         self.released = self.released.max(epoch);
+        let over = matches!(&self.role, Role::Primary(primary) if self.is_released(primary.first_epoch));
         if let Role::Primary(primary) = &mut self.role
-            && primary.first_epoch <= epoch
+            && over
         {
             primary.serve_after_ms = primary.serve_after_ms.min(now_ms);
             self.advance(now_ms);
         }
+    }
+
+    /// Whether leases from before an epoch in which this replica leads are known to be over. It may have missed the epoch
+    /// that it was told of, but then nobody else led in that one.
+    pub(crate) fn is_released(&self, epoch: Epoch) -> bool {
+        self.released > Epoch(0) && epoch.0 <= self.released.0 + 1
     }
 
     /// Whether this primary waits for answers to beacons before it may serve: they are worth hurrying.

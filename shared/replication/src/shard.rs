@@ -273,7 +273,7 @@ impl Shard {
         } else {
             // Another replica may have been primary in an epoch that this one has not seen.
             let first = self.view.epoch <= FIRST_EPOCH;
-            let over = self.released >= self.view.epoch || (first && sole);
+            let over = self.is_released(self.view.epoch) || (first && sole);
             let foreign_ms = self.foreign_answer_ms.filter(|_| !over);
             let serve_after_ms = foreign_ms.map_or(0, |at| at + self.timing.grace_ms);
             let start = self.log.last().seq;
