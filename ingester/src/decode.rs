@@ -25,8 +25,13 @@ const MAX_REASON_CHARS: usize = 400;
 
 /// Where decoded data goes: into memory, or straight into what is sent to the shards.
 pub trait Sink {
-    /// Takes a series. Its labels ascend strictly by name, have values, and a metric name is among them.
-    fn series(&mut self, labels: &[(&str, &str)], data: &SeriesData<'_>);
+    /// Takes a series. Its labels ascend strictly by name, have values, and a metric name is among them. `sent` is what
+    /// the sender wrote of them, where [`tricord_model::read_sent_labels`] may read it.
+    fn series(&mut self, labels: &[(&str, &str)], sent: Option<&[u8]>, data: &SeriesData<'_>);
+    /// Takes a series by what the sender wrote of its labels, if that is remembered; answers whether it was taken.
+    fn recall(&mut self, _sent: &[u8], _data: &SeriesData<'_>) -> bool {
+        false
+    }
     /// Takes the metadata of a metric family.
     fn metadata(&mut self, family: String, metadata: MetricMetadata);
     /// Where what is not valid is counted.
@@ -43,7 +48,7 @@ pub struct Decoded {
 }
 
 impl Sink for Decoded {
-    fn series(&mut self, labels: &[(&str, &str)], data: &SeriesData<'_>) {
+    fn series(&mut self, labels: &[(&str, &str)], _sent: Option<&[u8]>, data: &SeriesData<'_>) {
         self.batch.series.push(SeriesBatch {
             labels: Labels::from_pairs(labels.iter().copied()),
             samples: data.samples.to_vec(),
@@ -144,6 +149,6 @@ impl Allowance {
 }
 
 #[cfg(test)]
-mod oracle;
+pub(crate) mod oracle;
 #[cfg(test)]
 pub(crate) mod tests;

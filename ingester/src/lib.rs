@@ -12,6 +12,7 @@ mod forward;
 mod in_flight;
 pub mod limits;
 mod metrics;
+mod recall;
 pub mod receive;
 pub mod route;
 #[cfg(test)]
@@ -69,6 +70,7 @@ pub struct Ingester {
     limiter: limits::Limiter,
     forwarder: forward::Forwarder,
     in_flight: in_flight::InFlight,
+    memory: Arc<recall::Memory>,
     metrics: metrics::Metrics,
     /// Rates are measured on this clock.
     started: Instant,
@@ -91,6 +93,7 @@ impl Ingester {
             limiter: limits::Limiter::new(config.limits.clone()),
             forwarder,
             in_flight,
+            memory: Arc::default(),
             metrics,
             started: Instant::now(),
             told_failed: Seldom::every(TELL_EVERY),

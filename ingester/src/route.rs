@@ -105,7 +105,7 @@ impl Router {
                 SeriesData { samples: &series.samples, exemplars: &series.exemplars, delta: series.delta };
             pairs.clear();
             pairs.extend(series.labels.iter());
-            self.series(&pairs, &data);
+            self.place(&pairs, &data);
         }
         self.metadata.extend(batch.metadata);
         self.spans(batch.spans);
@@ -149,10 +149,15 @@ impl Router {
         &mut part.batch
     }
 
-    /// Adds a series in several pieces.
-    fn giant(&mut self, shard: ShardId, labels: &[(&str, &str)], label_bytes: usize, data: &SeriesData<'_>) {
-        let mut exemplars = data.exemplars;
-        let mut rest = data.samples;
+    /// Adds a series in several pieces; answers the fingerprint of its labels.
+    fn giant(
+        &mut self,
+        shard: ShardId,
+        labels: &[(&str, &str)],
+        label_bytes: usize,
+        data: &SeriesData<'_>,
+    ) -> u128 {
+        let (mut rest, mut exemplars, mut fingerprint) = (data.samples, data.exemplars, 0);
         while !rest.is_empty() || !exemplars.is_empty() {
             let mut size = label_bytes + exemplar_bytes(exemplars);
             let too_much = |sample: &Sample| {
@@ -162,10 +167,12 @@ impl Router {
             // At least one, however large.
             let count = rest.iter().position(too_much).unwrap_or(rest.len()).max(1).min(rest.len());
             let (samples, later) = rest.split_at(count);
-            self.part(shard, PIECE_BYTES)
+            fingerprint = self
+                .part(shard, PIECE_BYTES)
                 .series(labels.iter().copied(), &SeriesData { samples, exemplars, delta: data.delta });
             (rest, exemplars) = (later, &[]);
         }
+        fingerprint
     }
 
     /// The request, ready to be sent.
@@ -191,25 +198,54 @@ impl Router {
     }
 }
 
-impl Sink for Router {
-    fn series(&mut self, labels: &[(&str, &str)], data: &SeriesData<'_>) {
+impl Router {
+    /// Takes a series, unless it passes a limit; answers the fingerprint of its labels and its shard.
+    pub(crate) fn place(
+        &mut self,
+        labels: &[(&str, &str)],
+        data: &SeriesData<'_>,
+    ) -> Option<(u128, ShardId)> {
         if let Some(reason) = misshapen(labels, &self.limits) {
             let rejected = &mut self.routed.misshapen;
             rejected.samples += data.samples.len() as u64;
             rejected.exemplars += data.exemplars.len() as u64;
             rejected.reason(reason);
-            return;
+            return None;
         }
         self.routed.items += data.samples.len() as u64;
         let shard = self.sharder.series(labels);
         let label_bytes: usize = labels.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-        let samples: usize = data.samples.iter().map(sample_bytes).sum();
-        let size = label_bytes + samples + exemplar_bytes(data.exemplars);
-        if size > PIECE_BYTES {
-            self.giant(shard, labels, label_bytes, data);
+        let size = label_bytes + data_bytes(data);
+        let fingerprint = if size > PIECE_BYTES {
+            self.giant(shard, labels, label_bytes, data)
         } else {
-            self.part(shard, size).series(labels.iter().copied(), data);
+            self.part(shard, size).series(labels.iter().copied(), data)
+        };
+        Some((fingerprint, shard))
+    }
+
+    /// Takes a series of which the fingerprint and the shard are known from its labels as the sender wrote them; answers
+    /// whether it did.
+    pub(crate) fn place_sent(
+        &mut self,
+        fingerprint: u128,
+        shard: ShardId,
+        sent: &[u8],
+        data: &SeriesData<'_>,
+    ) -> bool {
+        let size = sent.len() + data_bytes(data);
+        if size > PIECE_BYTES {
+            return false;
         }
+        self.routed.items += data.samples.len() as u64;
+        self.part(shard, size).sent_series(fingerprint, sent, data);
+        true
+    }
+}
+
+impl Sink for Router {
+    fn series(&mut self, labels: &[(&str, &str)], _sent: Option<&[u8]>, data: &SeriesData<'_>) {
+        self.place(labels, data);
     }
 
     fn metadata(&mut self, family: String, metadata: MetricMetadata) {
@@ -238,6 +274,10 @@ fn sample_bytes(sample: &Sample) -> usize {
             80 + 8 * (buckets + histogram.custom_values.len()) + 10 * spans
         }
     }
+}
+
+fn data_bytes(data: &SeriesData<'_>) -> usize {
+    data.samples.iter().map(sample_bytes).sum::<usize>() + exemplar_bytes(data.exemplars)
 }
 
 fn exemplar_bytes(exemplars: &[Exemplar]) -> usize {

@@ -15,7 +15,7 @@ use tricord_wire::{Error, ErrorKind};
 use crate::Config;
 use crate::metrics::Metrics;
 use crate::replica::{Acknowledged, Hosted, Replicas};
-use crate::storage::{self, Counts, Entry};
+use crate::storage::{self, Counts, Entry, Store};
 
 /// What is written on the way takes about so many times the room of a batch.
 const DECODED_FACTOR: u64 = 2;
@@ -93,9 +93,8 @@ impl Writer {
         let job = Request { replicas: self.replicas.clone(), tenant, held, runtime: Handle::current() };
         // Once begun it goes on when the caller goes away: what the log has taken is noted all the same.
         let judge = move || {
-            let parts: Vec<Started> = request.shards.into_iter().map(|part| job.start(part)).collect();
-            job.replicas.store.wake_log();
-            parts
+            let _wake = WakeLog(&job.replicas.store);
+            request.shards.into_iter().map(|part| job.start(part)).collect::<Vec<Started>>()
         };
         let parts = self.pool.run(judge).await;
         let mut results = Vec::with_capacity(parts.len());
@@ -157,6 +156,15 @@ impl Writer {
                 pb::ShardWriteResult { shard, failure: Some(error.to_failure()), counts: None }
             }
         }
+    }
+}
+
+/// Lets the log begin with what a request has appended, however its judging ends.
+struct WakeLog<'a>(&'a Store);
+
+impl Drop for WakeLog<'_> {
+    fn drop(&mut self) {
+        self.0.wake_log();
     }
 }
 

@@ -17,7 +17,7 @@ fn any_text() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn any_series() -> impl Strategy<Value = pb::TimeSeries> {
+pub(crate) fn any_series() -> impl Strategy<Value = pb::TimeSeries> {
     let label = (any_text(), any_text()).prop_map(|(name, value)| pb::Label { name, value });
     let named = Just(pb::Label { name: b"__name__".to_vec(), value: b"m".to_vec() });
     let labels = prop::collection::vec(prop_oneof![3 => label, 1 => named], 0..6);

@@ -46,12 +46,20 @@ impl Signal {
     }
 }
 
-/// Reads a metrics request, after [`check`] has found it sound and paid for.
+/// Reads a metrics request, once [`check`] has found it sound and paid for.
 ///
 /// # Errors
 /// [`Error::Invalid`] for what is not such a request.
 pub fn decode_metrics(bytes: &[u8], allowance: &mut Allowance) -> Result<ExportMetricsServiceRequest, Error> {
     check(Signal::Metrics, bytes, allowance)?;
+    build_metrics(bytes)
+}
+
+/// Builds a metrics request that [`check`] has found sound and paid for.
+///
+/// # Errors
+/// [`Error::Invalid`] for what is not such a request.
+pub fn build_metrics(bytes: &[u8]) -> Result<ExportMetricsServiceRequest, Error> {
     ExportMetricsServiceRequest::decode(bytes)
         .map_err(|error| Error::Invalid(format!("body is not an OTLP metrics request: {error}")))
 }

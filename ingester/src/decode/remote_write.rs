@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tricord_model::{Exemplar, MetricKind, MetricMetadata, Sample, SeriesBatch, SeriesData, Value};
+use tricord_model::{
+    Exemplar, MetricKind, MetricMetadata, Sample, SeriesBatch, SeriesData, Value, leading_labels,
+    read_sent_labels,
+};
 
 use super::labels::{plain_labels, shown, sort_series};
 use super::wire::{Field, Message, WireError};
@@ -20,9 +23,18 @@ pub fn decode(bytes: &[u8], allowance: &mut Allowance, sink: &mut impl Sink) -> 
     while let Some((number, field)) = message.next()? {
         match number {
             1 => {
-                series(field.bytes(number)?, &mut pairs, &mut parts, allowance)?;
+                let bytes = field.bytes(number)?;
+                let leading = leading_labels(bytes);
+                pairs.clear();
+                series(bytes, leading.len(), &mut pairs, &mut parts, allowance)?;
+                // Whoever has all labels at the start may have been here before.
+                let whole = pairs.is_empty() && !parts.broken_label;
+                if whole && parts.is_clean() && sink.recall(leading, &parts.data()) {
+                    continue;
+                }
+                labels(leading, &mut pairs, &mut parts, allowance)?;
                 let sorted = sorted(&mut pairs, parts.broken_label);
-                parts.finish(sorted.map(|()| &*pairs), sink);
+                parts.finish(sorted.map(|()| &*pairs), whole.then_some(leading), sink);
             }
             3 => {
                 let (family, metadata) = metadata(field.bytes(number)?)?;
@@ -74,8 +86,24 @@ impl Parts {
         Ok(())
     }
 
-    /// Hands the series to the sink, or counts what it held as rejected.
-    pub(super) fn finish(&mut self, labels: Result<&[(&str, &str)], String>, sink: &mut impl Sink) {
+    /// Whether there is something to take, and nothing to refuse.
+    fn is_clean(&self) -> bool {
+        let is_empty = self.samples.is_empty() && self.exemplars.is_empty();
+        !is_empty && self.rejected_samples == 0 && self.rejected_exemplars == 0 && self.reasons.is_empty()
+    }
+
+    fn data(&self) -> SeriesData<'_> {
+        SeriesData { samples: &self.samples, exemplars: &self.exemplars, delta: false }
+    }
+
+    /// Hands the series to the sink, or counts what it held as rejected. `sent` is what the sender wrote of its labels, if
+    /// that is the whole of them and nothing else.
+    pub(super) fn finish(
+        &mut self,
+        labels: Result<&[(&str, &str)], String>,
+        sent: Option<&[u8]>,
+        sink: &mut impl Sink,
+    ) {
         let Self { samples, exemplars, reasons, .. } = self;
         match labels {
             Ok(labels) if samples.is_empty() && exemplars.is_empty() => {
@@ -86,7 +114,7 @@ impl Parts {
                     reasons.iter_mut().for_each(|reason| *reason = format!("series {labels}: {reason}"));
                 }
             }
-            Ok(labels) => sink.series(labels, &SeriesData { samples, exemplars, delta: false }),
+            Ok(labels) => sink.series(labels, sent, &SeriesData { samples, exemplars, delta: false }),
             Err(reason) => {
                 self.rejected_samples += samples.len() as u64;
                 self.rejected_exemplars += exemplars.len() as u64;
@@ -110,28 +138,20 @@ fn sorted(pairs: &mut Vec<(&str, &str)>, broken: bool) -> Result<(), String> {
     sort_series(pairs)
 }
 
+/// Reads a series from behind its leading labels on.
 fn series<'a>(
     bytes: &'a [u8],
+    from: usize,
     pairs: &mut Vec<(&'a str, &'a str)>,
     parts: &mut Parts,
     allowance: &mut Allowance,
 ) -> Result<(), Error> {
     allowance.charge(size_of::<SeriesBatch>() + 64 + bytes.len())?;
-    pairs.clear();
     parts.clear();
-    let read = usual_labels(bytes, pairs);
-    allowance.charge(pairs.len() * size_of::<(&str, &str)>())?;
-    let mut message = Message::new(&bytes[read..]);
+    let mut message = Message::new(&bytes[from..]);
     while let Some((number, field)) = message.next()? {
         match number {
-            1 => match label(field.bytes(number)?) {
-                Ok(pair) => {
-                    allowance.charge(size_of::<(&str, &str)>())?;
-                    pairs.push(pair);
-                }
-                Err(WireError::NotUtf8(_)) => parts.broken_label = true,
-                Err(error) => return Err(error.into()),
-            },
+            1 => any_label(field.bytes(number)?, pairs, parts, allowance)?,
             2 => {
                 allowance.charge(size_of::<Sample>())?;
                 parts.samples.push(sample(field.bytes(number)?)?);
@@ -150,32 +170,39 @@ fn series<'a>(
     Ok(())
 }
 
-/// Reads the labels at the start of a series as long as they are written as encoders write them: a name, then a value,
-/// each shorter than 128 bytes. Answers how many bytes that were; what is left is read field by field.
-///
-/// Then tags and lengths are ASCII, and all labels can be checked to be text at once.
-fn usual_labels<'a>(bytes: &'a [u8], pairs: &mut Vec<(&'a str, &'a str)>) -> usize {
-    let mut end = 0;
-    while let Some([0x0a, len @ 0..0x80]) = bytes.get(end..end + 2) {
-        end += 2 + usize::from(*len);
+/// Reads the leading labels of a series, in front of those that are read already.
+fn labels<'a>(
+    leading: &'a [u8],
+    pairs: &mut Vec<(&'a str, &'a str)>,
+    parts: &mut Parts,
+    allowance: &mut Allowance,
+) -> Result<(), Error> {
+    let later = std::mem::take(pairs);
+    let read = read_sent_labels(leading, pairs);
+    allowance.charge(pairs.len() * size_of::<(&str, &str)>())?;
+    let mut message = Message::new(&leading[read..]);
+    while let Some((number, field)) = message.next()? {
+        any_label(field.bytes(number)?, pairs, parts, allowance)?;
     }
-    let Some(Ok(text)) = bytes.get(..end).map(std::str::from_utf8) else { return 0 };
-    let mut read = 0;
-    while let Some(pair) = usual_label(text, read) {
-        pairs.push(pair);
-        read += 6 + pair.0.len() + pair.1.len();
-    }
-    read
+    pairs.extend(later);
+    Ok(())
 }
 
-fn usual_label(text: &str, at: usize) -> Option<(&str, &str)> {
-    let bytes = text.as_bytes();
-    let [_, label_len, 0x0a, name_len] = *bytes.get(at..)?.first_chunk::<4>()? else { return None };
-    let name_end = at + 4 + usize::from(name_len);
-    let [0x12, value_len] = *bytes.get(name_end..)?.first_chunk::<2>()? else { return None };
-    let value_end = name_end + 2 + usize::from(value_len);
-    let is_whole = usize::from(label_len) == value_end - at - 2;
-    if is_whole { Some((text.get(at + 4..name_end)?, text.get(name_end + 2..value_end)?)) } else { None }
+fn any_label<'a>(
+    bytes: &'a [u8],
+    pairs: &mut Vec<(&'a str, &'a str)>,
+    parts: &mut Parts,
+    allowance: &mut Allowance,
+) -> Result<(), Error> {
+    match label(bytes) {
+        Ok(pair) => {
+            allowance.charge(size_of::<(&str, &str)>())?;
+            pairs.push(pair);
+        }
+        Err(WireError::NotUtf8(_)) => parts.broken_label = true,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 fn label(bytes: &[u8]) -> Result<(&str, &str), WireError> {

@@ -126,7 +126,7 @@ impl Series<'_> {
         if let (Ok(()), Some(metadata)) = (&sorted, metadata) {
             metadata.keep(pairs, symbols, families, allowance, sink)?;
         }
-        parts.finish(sorted.map(|()| &**pairs), sink);
+        parts.finish(sorted.map(|()| &**pairs), None, sink);
         Ok(())
     }
 }

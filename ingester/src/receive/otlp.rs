@@ -12,9 +12,10 @@ use tricord_model::Tenant;
 use super::body::{self, Packing};
 use super::status::{self, Encoding};
 use super::{Observed, header, tenant};
-use crate::decode::otlp::{Signal, decode_metrics, decode_traces, to_protobuf};
-use crate::decode::{Allowance, Decoded};
+use crate::decode::Allowance;
+use crate::decode::otlp::{Signal, build_metrics, check, decode_traces, to_protobuf};
 use crate::in_flight::Held;
+use crate::route::Router;
 use crate::translate::{Translation, translate};
 use crate::{Error, Ingester, Outcome, compute};
 
@@ -87,40 +88,46 @@ pub(super) async fn write(
     let mut held = held;
     // Packed bodies grow by a factor of about ten.
     let cost = if packing == Packing::None { size } else { size.saturating_mul(8) };
+    let deadline = ingester.deadline();
+    let mut router = ingester.router(tenant, cost, deadline).await?;
     let (result, _held) = compute(cost, move || {
         let result = body::unpack(packing, body, limit, &mut held).and_then(|body| {
             let size = body.len();
             let body =
                 if encoding == Encoding::Json { Bytes::from(to_protobuf(signal, &body)?) } else { body };
-            Ok((decode(signal, body, &translation, Allowance::new(decoded_limit), &mut held)?, size))
+            let allowance = Allowance::new(decoded_limit);
+            decode(signal, &body, &translation, allowance, &mut held, &mut router)?;
+            Ok((router.finish(), size))
         });
         (result, held)
     })
     .await;
-    let (decoded, size) = result?;
+    let (routed, size) = result?;
     observed.body(size);
-    ingester.write(tenant, decoded, observed.protocol).await
+    ingester.send(tenant, routed, observed.protocol, deadline).await
 }
 
 /// Decodes a protobuf request and reserves what it takes.
 fn decode(
     signal: Signal,
-    body: Bytes,
+    body: &Bytes,
     translation: &Translation,
     mut allowance: Allowance,
     held: &mut Held,
-) -> Result<Decoded, Error> {
-    // The check goes first: what a request will take is reserved before it is built.
-    crate::decode::otlp::check(signal, &body, &mut allowance.clone())?;
-    held.grow(body.len())?;
-    let decoded = match signal {
+    router: &mut Router,
+) -> Result<(), Error> {
+    match signal {
         Signal::Metrics => {
-            let request = decode_metrics(&body, &mut allowance)?;
-            held.grow(allowance.used())?;
-            translate(&request, translation, &mut allowance)?
+            // The check goes first: what a request will take is reserved before it is built.
+            check(signal, body, &mut allowance)?;
+            held.grow(body.len() + allowance.used())?;
+            translate(&build_metrics(body)?, translation, &mut allowance, router)
         }
-        Signal::Traces => decode_traces(&body, &mut allowance)?,
-        Signal::Logs => Decoded::default(),
-    };
-    Ok(decoded)
+        Signal::Traces => {
+            held.grow(body.len())?;
+            router.take(decode_traces(body, &mut allowance)?);
+            Ok(())
+        }
+        Signal::Logs => check(signal, body, &mut allowance),
+    }
 }

@@ -76,6 +76,7 @@ async fn received(
     let deadline = ingester.deadline();
     // Four times is what snappy makes of most requests.
     let mut router = ingester.router(&tenant, body.len().saturating_mul(4), deadline).await?;
+    let (memory, owner) = (Arc::clone(&ingester.memory), tenant.clone());
     let (result, _held) = compute(body.len().saturating_mul(4), move || {
         let result = body::unsnapped(&body, limit, &mut held, |body, held| {
             let mut allowance = Allowance::new(decoded_limit);
@@ -83,7 +84,8 @@ async fn received(
             let expected = body.len().saturating_mul(2);
             held.grow(expected)?;
             match version {
-                Version::V1 => remote_write::decode(body, &mut allowance, &mut router)?,
+                Version::V1 => memory
+                    .with(&owner, &mut router, |sink| remote_write::decode(body, &mut allowance, sink))?,
                 Version::V2 => remote_write_v2::decode(body, &mut allowance, &mut router)?,
             }
             let routed = router.finish();

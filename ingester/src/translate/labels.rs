@@ -7,52 +7,60 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use tricord_model::{Labels, METRIC_NAME};
 
 use super::{Strategy, label_name};
-use crate::decode::labels::short;
+use crate::decode::labels::{short, sort};
 
-/// Labels without a metric name, sorted by name, no name twice.
+/// Labels without a metric name, sorted by name, no name twice. What the request says as a label says it is borrowed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pairs(Vec<(String, String)>);
+pub(super) struct Pairs<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl Pairs {
+impl<'a> Pairs<'a> {
     /// Attributes as labels. Where two names become one, the values are joined with `;` in the order of the keys.
-    pub(super) fn from_attributes<'a>(
+    pub(super) fn from_attributes(
         attributes: impl IntoIterator<Item = &'a KeyValue>,
         strategy: Strategy,
     ) -> Result<Self, String> {
         let mut attributes: Vec<&KeyValue> = attributes.into_iter().collect();
         attributes.sort_by(|a, b| a.key.cmp(&b.key));
-        let mut pairs: Vec<(String, String)> = Vec::with_capacity(attributes.len());
+        let mut pairs: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::with_capacity(attributes.len() + 2);
         for attribute in attributes {
             let name = label_name(&attribute.key, strategy);
             if name.is_empty() {
                 return Err("an attribute has an empty key".to_owned());
             }
-            let value = text(attribute.value.as_ref());
-            match pairs.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, joined)) => {
-                    joined.push(';');
-                    joined.push_str(&value);
-                }
-                None => pairs.push((name, value.into_owned())),
-            }
+            pairs.push((name, text(attribute.value.as_ref())));
         }
-        pairs.sort();
+        // Names that became equal stay in the order of their keys.
+        pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        pairs.dedup_by(|(later, more), (name, value)| {
+            let is_same = later == name;
+            if is_same {
+                let joined = value.to_mut();
+                joined.push(';');
+                joined.push_str(more);
+            }
+            is_same
+        });
         Ok(Self(pairs))
     }
 
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| (**known).cmp(name))
+    }
+
     /// Sets a label over what is there.
-    pub(super) fn set(&mut self, name: &str, value: &str) {
-        match self.0.binary_search_by(|(known, _)| known.as_str().cmp(name)) {
-            Ok(at) => value.clone_into(&mut self.0[at].1),
-            Err(at) => self.0.insert(at, (name.to_owned(), value.to_owned())),
+    pub(super) fn set(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) {
+        let name = name.into();
+        match self.find(&name) {
+            Ok(at) => self.0[at].1 = value.into(),
+            Err(at) => self.0.insert(at, (name, value.into())),
         }
     }
 
     /// Sets the labels that are not there yet.
-    pub(super) fn fill(&mut self, others: &Self) {
+    pub(super) fn fill(&mut self, others: &'a Pairs<'_>) {
         for (name, value) in &others.0 {
-            if let Err(at) = self.0.binary_search_by(|(known, _)| known.cmp(name)) {
-                self.0.insert(at, (name.clone(), value.clone()));
+            if let Err(at) = self.find(name) {
+                self.0.insert(at, (Cow::Borrowed(&**name), Cow::Borrowed(&**value)));
             }
         }
     }
@@ -67,44 +75,44 @@ impl Pairs {
         self.0.iter().map(|(name, value)| name.len() + value.len() + 16).sum()
     }
 
-    /// The labels of a series with this metric name and perhaps one label more (`le`, `quantile`).
-    pub(super) fn series(&self, metric: &str, more: Option<(&str, &str)>) -> Result<Labels, String> {
+    /// The labels of a series with this metric name and perhaps one label more (`le`, `quantile`), sorted by name.
+    pub(super) fn series<'s>(
+        &'s self,
+        metric: &'s str,
+        more: Option<(&'s str, &'s str)>,
+    ) -> Result<Vec<(&'s str, &'s str)>, String> {
         let own = |name: &str| name == METRIC_NAME || more.is_some_and(|(more, _)| more == name);
         let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(self.0.len() + 2);
-        pairs.extend(
-            self.0
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str()))
-                .filter(|(n, v)| !own(n) && !v.is_empty()),
-        );
         pairs.push((METRIC_NAME, metric));
+        pairs.extend(
+            self.0.iter().map(|(name, value)| (&**name, &**value)).filter(|(n, v)| !own(n) && !v.is_empty()),
+        );
         pairs.extend(more);
-        pairs.sort_unstable();
-        Labels::from_ascending(&pairs)
-            .ok_or_else(|| format!("labels of metric {:?} are not valid", short(metric)))
+        sort(&mut pairs).map_err(|error| format!("labels of metric {:?}: {error}", short(metric)))?;
+        Ok(pairs)
     }
 
     /// The labels as an exemplar has them.
     pub(super) fn plain(&self) -> Labels {
-        Labels::from_pairs(self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        Labels::from_pairs(self.0.iter().map(|(name, value)| (&**name, &**value)))
     }
 }
 
 /// The labels of a scope.
-pub(super) fn scope(
-    scope: Option<&InstrumentationScope>,
-    schema_url: &str,
+pub(super) fn scope<'a>(
+    scope: Option<&'a InstrumentationScope>,
+    schema_url: &'a str,
     strategy: Strategy,
-) -> Result<Pairs, String> {
+) -> Result<Pairs<'a>, String> {
     let Some(scope) = scope else { return Ok(Pairs::default()) };
     let attributes = Pairs::from_attributes(&scope.attributes, strategy)?;
     let mut pairs = Pairs::default();
-    for (name, value) in &attributes.0 {
-        pairs.set(&format!("otel_scope_{name}"), value);
+    for (name, value) in attributes.0 {
+        pairs.set(format!("otel_scope_{name}"), value);
     }
     for (name, value) in [("name", &*scope.name), ("version", &*scope.version), ("schema_url", schema_url)] {
         if !value.is_empty() {
-            pairs.set(&format!("otel_scope_{name}"), value);
+            pairs.set(format!("otel_scope_{name}"), value);
         }
     }
     Ok(pairs)

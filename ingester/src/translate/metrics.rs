@@ -9,46 +9,46 @@ use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint,
     ResourceMetrics, SummaryDataPoint, exemplar, metric::Data, number_data_point,
 };
-use tricord_model::{Exemplar, MetricKind, MetricMetadata, STALE_NAN, Sample, SeriesBatch, Value};
+use tricord_model::{
+    Exemplar, MetricKind, MetricMetadata, STALE_NAN, Sample, SeriesBatch, SeriesData, Value,
+};
 
 use super::labels::{Pairs, scope};
 use super::target::Target;
 use super::{MetricShape, Translation, histogram, metric_name};
 use crate::Error;
 use crate::decode::labels::short;
-use crate::decode::{Allowance, Decoded};
+use crate::decode::{Allowance, Sink};
 
 /// The flag of a point that only says that nothing was recorded.
 const NO_RECORDED_VALUE: u32 = 1;
 
-/// Translates a request. Points that cannot be translated are counted in `rejected`; the others are kept.
+/// Translates a request into a sink. Points that cannot be translated are counted as rejected; the others are kept.
 ///
 /// # Errors
-/// [`Error::TooLarge`] when the allowance is spent: a point with many buckets repeats its labels for each.
+/// [`Error::TooLarge`] when the allowance is spent: a point with many buckets repeats its labels for each. The sink has
+/// a part of the request then.
 pub fn translate(
     request: &ExportMetricsServiceRequest,
     translation: &Translation,
     allowance: &mut Allowance,
-) -> Result<Decoded, Error> {
-    let mut output =
-        Output { translation, allowance, decoded: Decoded::default(), families: HashSet::default() };
-    for resource in &request.resource_metrics {
-        output.resource(resource)?;
-    }
-    Ok(output.decoded)
+    sink: &mut impl Sink,
+) -> Result<(), Error> {
+    let mut output = Output { translation, allowance, sink, families: HashSet::default() };
+    request.resource_metrics.iter().try_for_each(|resource| output.resource(resource))
 }
 
-struct Output<'a> {
+struct Output<'a, S> {
     translation: &'a Translation,
     allowance: &'a mut Allowance,
-    decoded: Decoded,
+    sink: &'a mut S,
     families: HashSet<String>,
 }
 
 /// What every point of a metric shares.
 struct Family<'a> {
     name: String,
-    scope: &'a Pairs,
+    scope: &'a Pairs<'a>,
     delta: bool,
     /// Whether start times mean anything.
     started: bool,
@@ -93,10 +93,11 @@ impl<'a> Part<'a> {
     }
 }
 
-impl Output<'_> {
+impl<S: Sink> Output<'_, S> {
     fn reject(&mut self, points: usize, reason: impl Into<String>) {
-        self.decoded.rejected.samples += points as u64;
-        self.decoded.rejected.reason(reason);
+        let rejected = self.sink.rejected();
+        rejected.samples += points as u64;
+        rejected.reason(reason);
     }
 
     fn resource(&mut self, resource: &ResourceMetrics) -> Result<(), Error> {
@@ -120,14 +121,12 @@ impl Output<'_> {
                 Err(reason) => self.reject(scoped.metrics.iter().map(points).sum(), reason),
             }
         }
-        if let Some(info) = target.info() {
-            self.allowance.charge(256 + info.samples.len() * size_of::<Sample>())?;
-            self.decoded.batch.series.push(info);
-        }
+        self.allowance.charge(256 + target.info_samples() * size_of::<Sample>())?;
+        target.write_info(self.sink);
         Ok(())
     }
 
-    fn metric(&mut self, metric: &Metric, scope: &Pairs, target: &mut Target) -> Result<(), Error> {
+    fn metric(&mut self, metric: &Metric, scope: &Pairs<'_>, target: &mut Target<'_>) -> Result<(), Error> {
         let Some(data) = &metric.data else { return Ok(()) };
         let (shape, kind, temporality) = match data {
             Data::Gauge(_) => (MetricShape::Gauge, MetricKind::Gauge, None),
@@ -159,7 +158,7 @@ impl Output<'_> {
             self.allowance.charge(2 * name.len() + metric.description.len() + metric.unit.len() + 128)?;
             self.families.insert(name.clone());
             let told = MetricMetadata { kind, unit: metric.unit.clone(), help: metric.description.clone() };
-            self.decoded.batch.metadata.push((name.clone(), told));
+            self.sink.metadata(name.clone(), told);
         }
         let family = Family { name, scope, delta, started: kind != MetricKind::Gauge || delta };
         match data {
@@ -179,7 +178,7 @@ impl Output<'_> {
         &mut self,
         point: &NumberDataPoint,
         family: &Family<'_>,
-        target: &mut Target,
+        target: &mut Target<'_>,
     ) -> Result<(), Error> {
         let value = match point.value {
             Some(number_data_point::Value::AsDouble(value)) => value,
@@ -196,7 +195,7 @@ impl Output<'_> {
         &mut self,
         point: &ExponentialHistogramDataPoint,
         family: &Family<'_>,
-        target: &mut Target,
+        target: &mut Target<'_>,
     ) -> Result<(), Error> {
         let native = match histogram::native(point) {
             Ok(native) => native,
@@ -215,7 +214,7 @@ impl Output<'_> {
         &mut self,
         point: &HistogramDataPoint,
         family: &Family<'_>,
-        target: &mut Target,
+        target: &mut Target<'_>,
     ) -> Result<(), Error> {
         let (bounds, counts) = (&point.explicit_bounds, &point.bucket_counts);
         if !counts.is_empty() && counts.len() != bounds.len() + 1 {
@@ -264,7 +263,7 @@ impl Output<'_> {
         &mut self,
         point: &SummaryDataPoint,
         family: &Family<'_>,
-        target: &mut Target,
+        target: &mut Target<'_>,
     ) -> Result<(), Error> {
         let common = Point::from(point);
         let totals = [Part::float("_sum", point.sum), Part::float("_count", point.count as f64)];
@@ -280,7 +279,7 @@ impl Output<'_> {
         &mut self,
         point: &Point<'_>,
         family: &Family<'_>,
-        target: &mut Target,
+        target: &mut Target<'_>,
         parts: impl Iterator<Item = Part<'p>>,
     ) -> Result<(), Error> {
         let mut pairs = match Pairs::from_attributes(point.attributes, self.translation.strategy) {
@@ -290,15 +289,23 @@ impl Output<'_> {
                 return Ok(());
             }
         };
-        target.lend(&mut pairs, family.scope);
         let t_ms = millis(point.time_ns);
         target.seen(t_ms);
+        let target = &*target;
+        target.lend(&mut pairs, family.scope);
         let start_ms = if family.started { millis(point.start_ns) } else { 0 };
         let stale = point.flags & NO_RECORDED_VALUE != 0;
         for part in parts {
             self.allowance
                 .charge(size_of::<SeriesBatch>() + size_of::<Sample>() + pairs.size() + family.name.len())?;
-            let labels = match pairs.series(&format!("{}{}", family.name, part.suffix), part.label) {
+            let suffixed;
+            let name = if part.suffix.is_empty() {
+                &family.name
+            } else {
+                suffixed = format!("{}{}", family.name, part.suffix);
+                &suffixed
+            };
+            let labels = match pairs.series(name, part.label) {
                 Ok(labels) => labels,
                 Err(reason) => {
                     self.reject(1, reason);
@@ -306,13 +313,9 @@ impl Output<'_> {
                 }
             };
             let value = if stale { Value::Float(STALE_NAN) } else { part.value };
-            let samples = vec![Sample { t_ms, start_ms: if stale { 0 } else { start_ms }, value }];
-            self.decoded.batch.series.push(SeriesBatch {
-                labels,
-                samples,
-                exemplars: part.exemplars,
-                delta: family.delta,
-            });
+            let sample = Sample { t_ms, start_ms: if stale { 0 } else { start_ms }, value };
+            let data = SeriesData { samples: &[sample], exemplars: &part.exemplars, delta: family.delta };
+            self.sink.series(&labels, None, &data);
         }
         Ok(())
     }
@@ -323,7 +326,7 @@ impl Output<'_> {
         let mut pairs = Pairs::from_attributes(named, self.translation.strategy).unwrap_or_default();
         for (name, id) in [("trace_id", &given.trace_id), ("span_id", &given.span_id)] {
             if !id.is_empty() {
-                pairs.set(name, &hex::encode(id));
+                pairs.set(name, hex::encode(id));
             }
         }
         let value = match given.value {

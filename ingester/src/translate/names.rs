@@ -1,5 +1,7 @@
 //! Metric and label names.
 
+use std::borrow::Cow;
+
 use super::Strategy;
 
 /// What a name's suffixes depend on.
@@ -67,17 +69,19 @@ pub fn metric_name(name: &str, unit: &str, shape: MetricShape, strategy: Strateg
 
 /// The label name for an OTLP attribute; empty when nothing of the name can be kept.
 #[must_use]
-pub fn label_name(name: &str, strategy: Strategy) -> String {
-    if !strategy.escapes() || name.is_empty() {
-        return name.to_owned();
+pub fn label_name(name: &str, strategy: Strategy) -> Cow<'_, str> {
+    let is_fine = name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !strategy.escapes() || name.is_empty() || is_fine {
+        return Cow::Borrowed(name);
     }
     let escaped: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     if escaped.starts_with(|c: char| c.is_ascii_digit()) {
-        format!("key_{escaped}")
+        format!("key_{escaped}").into()
     } else if escaped.starts_with('_') && !escaped.starts_with("__") {
-        format!("key{escaped}")
+        format!("key{escaped}").into()
     } else {
-        escaped
+        escaped.into()
     }
 }
 
@@ -230,5 +234,6 @@ mod tests {
         check("__reserved__", "__reserved__");
         check("größe", "gr__e");
         assert_eq!(label_name("http.method", Strategy::NoTranslation), "http.method");
+        assert!(matches!(label_name("plain_1", Strategy::default()), Cow::Borrowed("plain_1")));
     }
 }

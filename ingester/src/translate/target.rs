@@ -2,10 +2,11 @@
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use tricord_model::{Labels, Sample, SeriesBatch};
+use tricord_model::{Sample, SeriesData};
 
 use super::Translation;
 use super::labels::{Pairs, text};
+use crate::decode::Sink;
 
 /// Attributes that are in `job` and `instance` already.
 const IDENTIFYING: [&str; 3] = ["service.namespace", "service.name", "service.instance.id"];
@@ -16,18 +17,18 @@ const MAX_INFO: usize = 48;
 
 /// A resource as the labels that it gives.
 #[derive(Default)]
-pub(super) struct Target {
+pub(super) struct Target<'a> {
     job: String,
     instance: String,
-    promoted: Pairs,
-    info: Pairs,
+    promoted: Pairs<'a>,
+    info: Pairs<'a>,
     /// The oldest and newest point seen.
     range_ms: Option<(i64, i64)>,
 }
 
-impl Target {
-    pub(super) fn new(resource: Option<&Resource>, translation: &Translation) -> Result<Self, String> {
-        let attributes: &[KeyValue] = resource.map_or(&[], |resource| &resource.attributes);
+impl<'a> Target<'a> {
+    pub(super) fn new(resource: Option<&'a Resource>, translation: &Translation) -> Result<Self, String> {
+        let attributes: &'a [KeyValue] = resource.map_or(&[], |resource| &resource.attributes);
         let find = |key: &str| {
             attributes.iter().find(|attribute| attribute.key == key).map(|a| text(a.value.as_ref()))
         };
@@ -56,14 +57,14 @@ impl Target {
     }
 
     /// The labels of a point: its attributes first, then what the resource and scope lend, `job` and `instance` over all.
-    pub(super) fn lend(&self, pairs: &mut Pairs, scope: &Pairs) {
+    pub(super) fn lend<'p>(&'p self, pairs: &mut Pairs<'p>, scope: &'p Pairs<'_>) {
         pairs.fill(&self.promoted);
         pairs.fill(scope);
         if !self.job.is_empty() {
-            pairs.set("job", &self.job);
+            pairs.set("job", &*self.job);
         }
         if !self.instance.is_empty() {
-            pairs.set("instance", &self.instance);
+            pairs.set("instance", &*self.instance);
         }
     }
 
@@ -73,23 +74,33 @@ impl Target {
         self.range_ms = Some((oldest.min(t_ms), newest.max(t_ms)));
     }
 
-    /// The series that describes the target over the time of its points, where there is something to tell.
-    pub(super) fn info(mut self) -> Option<SeriesBatch> {
-        let (oldest, newest) = self.range_ms?;
-        if self.info.is_empty() || (self.job.is_empty() && self.instance.is_empty()) {
-            return None;
+    /// How many samples the series has that describes the target over the time of its points; 0 where there is nothing to
+    /// tell.
+    pub(super) fn info_samples(&self) -> usize {
+        self.info_times().count()
+    }
+
+    fn info_times(&self) -> impl Iterator<Item = i64> + use<> {
+        let is_told = !self.info.is_empty() && !(self.job.is_empty() && self.instance.is_empty());
+        let (oldest, newest) = self.range_ms.unzip();
+        let times =
+            std::iter::successors(newest.filter(|_| is_told), |t_ms| t_ms.checked_sub(INFO_INTERVAL_MS));
+        times.take_while(move |t_ms| oldest.is_some_and(|oldest| *t_ms >= oldest)).take(MAX_INFO)
+    }
+
+    /// Writes the series that describes the target, where there is something to tell.
+    pub(super) fn write_info(mut self, sink: &mut impl Sink) {
+        let mut samples: Vec<Sample> = self.info_times().map(|t_ms| Sample::float(t_ms, 1.0)).collect();
+        if samples.is_empty() {
+            return;
         }
+        samples.reverse();
         let mut info = std::mem::take(&mut self.info);
         self.promoted = Pairs::default();
-        self.lend(&mut info, &Pairs::default());
-        let labels: Labels = info.series("target_info", None).ok()?;
-        let times = std::iter::successors(Some(newest), |t_ms| t_ms.checked_sub(INFO_INTERVAL_MS));
-        let mut samples: Vec<Sample> = times
-            .take_while(|t_ms| *t_ms >= oldest)
-            .take(MAX_INFO)
-            .map(|t_ms| Sample::float(t_ms, 1.0))
-            .collect();
-        samples.reverse();
-        Some(SeriesBatch { labels, samples, exemplars: Vec::new(), delta: false })
+        let no_scope = Pairs::default();
+        self.lend(&mut info, &no_scope);
+        if let Ok(labels) = info.series("target_info", None) {
+            sink.series(&labels, None, &SeriesData { samples: &samples, ..SeriesData::default() });
+        }
     }
 }

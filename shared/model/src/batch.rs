@@ -9,6 +9,7 @@ use crate::labels::encode_pairs;
 use crate::sample_codec::{decode_exemplars, decode_samples, encode_exemplars, encode_samples};
 use crate::{
     Exemplar, Labels, MetricKind, MetricMetadata, Sample, SpanRecord, Value, decode_spans, encode_spans,
+    read_sent_labels,
 };
 
 /// The samples of one series in a request.
@@ -49,9 +50,13 @@ const SPANS: u8 = 3;
 const IS_DELTA: u8 = 1;
 /// Exemplars follow the samples.
 const HAS_EXEMPLARS: u8 = 2;
+/// The labels are as the sender wrote them.
+const IS_SENT: u8 = 8;
 /// All samples are floats without a start: 8 bytes of time and 8 bytes of value each.
 const IS_PLAIN: u8 = 4;
 
+/// Bytes of a fingerprint and of the labels' length.
+const HEAD_BYTES: usize = 20;
 /// Bytes of a plain sample.
 const PLAIN_BYTES: usize = 16;
 
@@ -141,28 +146,51 @@ impl BatchWriter {
         self.bytes.push(kind);
     }
 
-    /// Appends a series. Its labels must ascend strictly by name and have no empty value.
+    /// Appends a series; answers the fingerprint of its labels, which must ascend strictly by name and have no empty
+    /// value.
     pub fn series<'l>(
         &mut self,
         labels: impl ExactSizeIterator<Item = (&'l str, &'l str)>,
         data: &SeriesData<'_>,
-    ) {
-        self.item(SERIES);
-        let SeriesData { samples, exemplars, delta } = *data;
-        let is_plain = samples.iter().all(is_plain);
-        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        let flags =
-            flag(delta, IS_DELTA) | flag(!exemplars.is_empty(), HAS_EXEMPLARS) | flag(is_plain, IS_PLAIN);
-        self.bytes.push(flags);
+    ) -> u128 {
+        let is_plain = data.samples.iter().all(is_plain);
+        self.head(data, is_plain, 0);
         // The fingerprint and the labels' length are known once the labels are written.
         let head = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; 20]);
+        self.bytes.extend_from_slice(&[0; HEAD_BYTES]);
         let start = self.bytes.len();
         encode_pairs(labels, &mut Writer::new(&mut self.bytes));
         let encoded = &self.bytes[start..];
         let (fingerprint, len) = (Labels::fingerprint_of_encoded(encoded), encoded.len() as u32);
         self.bytes[head..head + 16].copy_from_slice(&fingerprint.to_le_bytes());
         self.bytes[head + 16..start].copy_from_slice(&len.to_le_bytes());
+        self.data(data, is_plain);
+        fingerprint
+    }
+
+    /// Appends a series whose labels were seen before: they go as the sender wrote them, in a way that
+    /// [`read_sent_labels`] reads, with the fingerprint that they are known to have.
+    pub fn sent_series(&mut self, fingerprint: u128, labels: &[u8], data: &SeriesData<'_>) {
+        let is_plain = data.samples.iter().all(is_plain);
+        self.head(data, is_plain, IS_SENT);
+        self.bytes.extend_from_slice(&fingerprint.to_le_bytes());
+        self.bytes.extend_from_slice(&(labels.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(labels);
+        self.data(data, is_plain);
+    }
+
+    fn head(&mut self, data: &SeriesData<'_>, is_plain: bool, flags: u8) {
+        self.item(SERIES);
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let flags = flags
+            | flag(data.delta, IS_DELTA)
+            | flag(!data.exemplars.is_empty(), HAS_EXEMPLARS)
+            | flag(is_plain, IS_PLAIN);
+        self.bytes.push(flags);
+    }
+
+    fn data(&mut self, data: &SeriesData<'_>, is_plain: bool) {
+        let SeriesData { samples, exemplars, .. } = *data;
         let out = &mut Writer::new(&mut self.bytes);
         if is_plain {
             out.u64(samples.len() as u64);
@@ -223,14 +251,23 @@ pub struct BatchView<'a> {
 pub struct SeriesView<'a> {
     /// What the sender says is the fingerprint of the labels.
     pub fingerprint: u128,
-    /// The labels as [`Labels::encode`] writes them; not checked.
-    pub labels: &'a [u8],
+    /// The labels, not checked.
+    pub labels: LabelsView<'a>,
     /// The samples, in the order of the request.
     pub samples: SamplesView<'a>,
     /// The exemplars.
     pub exemplars: Vec<Exemplar>,
     /// Whether the samples are increments.
     pub delta: bool,
+}
+
+/// The labels of a [`SeriesView`].
+#[derive(Clone, Copy, Debug)]
+pub enum LabelsView<'a> {
+    /// As [`Labels::encode`] writes them.
+    Encoded(&'a [u8]),
+    /// As the sender wrote them.
+    Sent(&'a [u8]),
 }
 
 /// The samples of a [`SeriesView`].
@@ -292,10 +329,22 @@ impl SeriesView<'_> {
     /// # Errors
     /// [`CodecError`] where they are malformed or have another fingerprint.
     pub fn decode_labels(&self) -> Result<Labels, CodecError> {
-        if Labels::fingerprint_of_encoded(self.labels) != self.fingerprint {
+        let (labels, fingerprint) = match self.labels {
+            LabelsView::Encoded(bytes) => (Labels::decode_all(bytes)?, Labels::fingerprint_of_encoded(bytes)),
+            LabelsView::Sent(bytes) => {
+                let mut pairs = Vec::new();
+                if read_sent_labels(bytes, &mut pairs) < bytes.len() {
+                    return Err(CodecError::Invalid("labels are not as senders write them"));
+                }
+                let labels = Labels::from_pairs(pairs);
+                let fingerprint = labels.fingerprint();
+                (labels, fingerprint)
+            }
+        };
+        if fingerprint != self.fingerprint {
             return Err(CodecError::Invalid("a series has another fingerprint than its labels"));
         }
-        Labels::decode_all(self.labels)
+        Ok(labels)
     }
 }
 
@@ -327,6 +376,7 @@ fn read_series<'a>(input: &mut Reader<'a>) -> Result<SeriesView<'a>, CodecError>
     let fingerprint = input.u128()?;
     let len = input.u32_le()?;
     let labels = input.raw(usize::try_from(len).map_err(|_| CodecError::Truncated)?)?;
+    let labels = if flags & IS_SENT != 0 { LabelsView::Sent(labels) } else { LabelsView::Encoded(labels) };
     let samples = if flags & IS_PLAIN != 0 {
         let count = input.count(PLAIN_BYTES)?;
         let (plain, _) = input.raw(count * PLAIN_BYTES)?.as_chunks::<PLAIN_BYTES>();
@@ -465,6 +515,22 @@ mod tests {
         fn garbage_is_no_panic(garbage in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = BatchView::read(&[&[VERSION][..], &garbage].concat());
         }
+    }
+
+    #[test]
+    fn labels_as_they_were_sent_are_those_of_their_fingerprint() {
+        let sent = b"\x0a\x07\x0a\x01b\x12\x02up\x0a\x0e\x0a\x08__name__\x12\x02xy\x0a\x05\x0a\x01a\x12\x00";
+        let labels = Labels::from_pairs([("__name__", "xy"), ("b", "up")]);
+        let samples = [Sample::float(7, 1.5)];
+        let write = |fingerprint, labels: &[u8]| {
+            let mut out = BatchWriter::default();
+            out.sent_series(fingerprint, labels, &SeriesData { samples: &samples, ..SeriesData::default() });
+            Batch::decode(&out.finish())
+        };
+        let read = write(labels.fingerprint(), sent).unwrap();
+        assert_eq!((&read.series[0].labels, &*read.series[0].samples), (&labels, &samples[..]));
+        assert!(write(labels.fingerprint() + 1, sent).is_err());
+        assert!(write(labels.fingerprint(), &sent[..sent.len() - 1]).is_err());
     }
 
     #[test]

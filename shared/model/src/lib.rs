@@ -13,11 +13,12 @@ mod matcher;
 mod regexp;
 mod sample;
 mod sample_codec;
+mod sent_labels;
 mod span;
 mod span_codec;
 
 pub use batch::{
-    Batch, BatchView, BatchWriter, PlainSamples, SamplesView, SeriesBatch, SeriesData, SeriesView,
+    Batch, BatchView, BatchWriter, LabelsView, PlainSamples, SamplesView, SeriesBatch, SeriesData, SeriesView,
 };
 pub use histogram::{
     CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, HistogramError, Span as BucketSpan,
@@ -30,5 +31,6 @@ pub use sample::{Exemplar, MetricKind, MetricMetadata, Points, STALE_NAN, Sample
 pub use sample_codec::{
     decode_exemplars, decode_samples, decode_samples_into, encode_exemplars, encode_samples,
 };
+pub use sent_labels::{leading_labels, read_sent_labels};
 pub use span::{SpanRecord, TraceId};
 pub use span_codec::{decode_spans, encode_spans};

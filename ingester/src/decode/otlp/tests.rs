@@ -213,7 +213,8 @@ fn the_published_examples_are_read() {
     let bytes = to_protobuf(Signal::Metrics, &metrics).unwrap();
     let request = decode_metrics(&bytes, &mut allowance()).unwrap();
     assert_eq!(request, serde_json::from_slice(&metrics).unwrap());
-    let decoded = crate::translate::translate(&request, &Default::default(), &mut allowance()).unwrap();
+    let mut decoded = crate::decode::Decoded::default();
+    crate::translate::translate(&request, &Default::default(), &mut allowance(), &mut decoded).unwrap();
     let names: Vec<&str> = decoded.batch.series.iter().map(|series| series.labels.name()).collect();
     let histogram = ["my_histogram_sum", "my_histogram_count", "my_histogram_bucket", "my_histogram_bucket"];
     assert_eq!(

@@ -4,6 +4,7 @@ use tricord_model::Labels;
 
 use super::super::Strategy;
 use super::*;
+use crate::decode::Decoded;
 use crate::decode::otlp::{Signal, decode_metrics, to_protobuf};
 
 const MINUTE_NS: u64 = 60_000_000_000;
@@ -24,7 +25,10 @@ fn attribute(key: &str, value: &str) -> String {
 }
 
 fn with(translation: &Translation, attributes: &str, metrics: &str) -> Decoded {
-    translate(&request(attributes, metrics), translation, &mut Allowance::new(1 << 20)).unwrap()
+    let mut decoded = Decoded::default();
+    let request = request(attributes, metrics);
+    translate(&request, translation, &mut Allowance::new(1 << 20), &mut decoded).unwrap();
+    decoded
 }
 
 /// A series in one line: labels, then `time[@start]=value`, then whether it is delta.
@@ -245,6 +249,8 @@ fn long_labels_on_many_buckets_are_bounded() {
             "explicitBounds":[{bounds}],"bucketCounts":[{counts}],"attributes":[{}]}}]}}}}"#,
         attribute("long", &"x".repeat(100_000))
     );
-    let result = translate(&request("", &metric), &Translation::default(), &mut Allowance::new(32 << 20));
+    let mut allowance = Allowance::new(32 << 20);
+    let result =
+        translate(&request("", &metric), &Translation::default(), &mut allowance, &mut Decoded::default());
     assert!(matches!(result, Err(Error::TooLarge(_))));
 }

@@ -19,8 +19,9 @@ pub(crate) struct Column {
 struct Rest {
     /// Histograms with their places.
     histograms: Vec<(u32, Arc<FloatHistogram>)>,
-    /// Empty until a start timestamp is known, then one per sample.
-    start_ms: Vec<i64>,
+    /// Start timestamps where they change, with their places: they repeat until a counter is reset. Before the first one
+    /// none is known.
+    starts: Vec<(u32, i64)>,
     exemplars: Vec<Exemplar>,
 }
 
@@ -50,10 +51,9 @@ impl Column {
             bytes += histogram_bytes(histogram);
             rest.histograms.push((at as u32, Arc::clone(histogram)));
         }
-        if sample.start_ms != 0 || !rest.start_ms.is_empty() {
-            rest.start_ms.resize(at, 0);
-            rest.start_ms.push(sample.start_ms);
-            bytes += 8;
+        if sample.start_ms != rest.starts.last().map_or(0, |(_, start_ms)| *start_ms) {
+            rest.starts.push((at as u32, sample.start_ms));
+            bytes += size_of::<(u32, i64)>();
         }
         bytes
     }
@@ -112,7 +112,9 @@ impl Column {
             let to = from + points.t_ms.len();
             let places = rest.histograms.iter().filter(|(at, _)| (from..to).contains(&(*at as usize)));
             points.histograms = places.map(|(at, one)| (at - from as u32, Arc::clone(one))).collect();
-            points.start_ms = rest.start_ms.get(from..to).map(<[i64]>::to_vec).unwrap_or_default();
+            if !rest.starts.is_empty() {
+                points.start_ms = (from..to).map(|at| rest.start_at(at)).collect();
+            }
         }
         points
     }
@@ -139,7 +141,15 @@ impl Column {
             Ok(place) => Value::Histogram(Arc::clone(&rest.histograms[place].1)),
             Err(_) => Value::Float(float),
         };
-        Sample { t_ms, start_ms: rest.start_ms.get(at).copied().unwrap_or(0), value }
+        Sample { t_ms, start_ms: rest.start_at(at), value }
+    }
+}
+
+impl Rest {
+    /// The start timestamp of the sample at a place; 0 where none is known.
+    fn start_at(&self, at: usize) -> i64 {
+        let after = self.starts.partition_point(|(place, _)| *place as usize <= at);
+        after.checked_sub(1).and_then(|last| self.starts.get(last)).map_or(0, |(_, start_ms)| *start_ms)
     }
 }
 
@@ -177,6 +187,18 @@ mod tests {
         assert_eq!((points.t_ms, points.floats, points.start_ms), (vec![70, 80], vec![7.0, 8.0], vec![3, 0]));
         assert_eq!(column.points(0, 91, 200), Points::default());
         assert_eq!(Column::default().span(), None);
+    }
+
+    #[test]
+    fn starts_are_kept_where_they_change() {
+        let starts = [0, 5, 5, 5, 0, 0, 9, 9];
+        let mut column = Column::default();
+        for (at, start_ms) in starts.into_iter().enumerate() {
+            column.push(0, &Sample { start_ms, ..Sample::float(at as i64, 1.0) });
+        }
+        assert_eq!(column.points(0, 0, 7).start_ms, starts);
+        assert_eq!(column.points(0, 3, 6).start_ms, starts[3..7]);
+        assert_eq!(column.rest.as_ref().map(|rest| rest.starts.len()), Some(3));
     }
 
     #[test]
