@@ -220,8 +220,24 @@ impl Hash for Labels {
 impl Ord for Labels {
     /// By name, then value, pair by pair; a prefix sorts before what extends it, as in Prometheus.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        let (own, theirs) = (&*self.0, &*other.0);
+        let common = common_prefix(own.text.as_bytes(), theirs.text.as_bytes());
+        // Pieces that end alike within what is common are equal; the next one decides.
+        let ends = own.ends.iter().zip(&theirs.ends);
+        let equal = ends.take_while(|(a, b)| a == b && **a as usize <= common).count();
+        if equal == own.ends.len().min(theirs.ends.len()) {
+            return own.ends.len().cmp(&theirs.ends.len());
+        }
+        self.piece(equal).cmp(other.piece(equal))
     }
+}
+
+/// How many bytes two texts have in common at their begin.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let len = a.len().min(b.len());
+    let ((a_words, _), (b_words, _)) = (a[..len].as_chunks::<8>(), b[..len].as_chunks::<8>());
+    let alike = a_words.iter().zip(b_words).take_while(|(a, b)| a == b).count() * 8;
+    alike + a[alike..len].iter().zip(&b[alike..len]).take_while(|(a, b)| a == b).count()
 }
 
 impl PartialOrd for Labels {
@@ -332,6 +348,22 @@ mod tests {
         let long = Labels::from_pairs([("a", "10")]);
         assert!(short < long);
         assert!(Labels::empty() < short);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn order_is_that_of_the_pairs(
+            a in proptest::collection::btree_map("[ab]{1,3}", "[abü]{1,10}", 0..5),
+            b in proptest::collection::btree_map("[ab]{1,3}", "[abü]{1,10}", 0..5),
+            common in proptest::collection::btree_map("[AB]{1,3}", "[ab]{1,3}", 0..5),
+        ) {
+            let of = |own: &std::collections::BTreeMap<String, String>| {
+                Labels::from_pairs(common.iter().chain(own).map(|(name, value)| (&**name, &**value)))
+            };
+            let (a, b) = (of(&a), of(&b));
+            proptest::prop_assert_eq!(a.cmp(&b), a.iter().cmp(b.iter()));
+            proptest::prop_assert_eq!(a.cmp(&a), Ordering::Equal);
+        }
     }
 
     #[test]
