@@ -34,8 +34,11 @@ pub(crate) fn any_series() -> impl Strategy<Value = pb::TimeSeries> {
     })
 }
 
+/// Labels, and for each sample its time, its start and the bits of its value unless it is a histogram.
+type Read = (Labels, Vec<(i64, i64, Option<u64>)>);
+
 /// What a series of a message should become, by the rules as they are said: `None` where it is refused.
-fn expected(series: &pb::TimeSeries) -> Option<(Labels, Vec<(i64, i64, Option<u64>)>)> {
+fn expected(series: &pb::TimeSeries) -> Option<Read> {
     let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).ok();
     let mut pairs: Vec<(String, String)> = Vec::new();
     for label in &series.labels {
@@ -52,7 +55,7 @@ fn expected(series: &pb::TimeSeries) -> Option<(Labels, Vec<(i64, i64, Option<u6
     (!labels.name().is_empty() && !samples.is_empty()).then_some((labels, samples))
 }
 
-fn got(decoded: &Decoded) -> Vec<(Labels, Vec<(i64, i64, Option<u64>)>)> {
+fn got(decoded: &Decoded) -> Vec<Read> {
     let sample = |sample: &Sample| {
         let bits = match sample.value {
             Value::Float(value) => Some(value.to_bits()),

@@ -81,7 +81,7 @@ impl<'a> Target<'a> {
     }
 
     fn info_times(&self) -> impl Iterator<Item = i64> + use<> {
-        let is_told = !self.info.is_empty() && !(self.job.is_empty() && self.instance.is_empty());
+        let is_told = !(self.info.is_empty() || self.job.is_empty() && self.instance.is_empty());
         let (oldest, newest) = self.range_ms.unzip();
         let times =
             std::iter::successors(newest.filter(|_| is_told), |t_ms| t_ms.checked_sub(INFO_INTERVAL_MS));

@@ -222,7 +222,7 @@ fn rows(window_ms: i64, job: &Job) -> BTreeMap<Tenant, Vec<Row>> {
         let mut columns = Vec::new();
         let mut exemplars: Vec<Exemplar> = Vec::new();
         for part in &job.parts {
-            for column in same.iter().filter_map(|(id, _)| part.columns.get(*id)) {
+            for column in same.iter().filter_map(|(id, _)| part.columns.get(id)) {
                 columns.push(column.points(window_ms, i64::MIN, i64::MAX));
                 exemplars.extend(column.exemplars().iter().cloned());
             }

@@ -227,7 +227,10 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<(Vec<(u32, Option<Labels>, Vec<Sample>)>, Others), Error> {
+    /// Ids, labels where a series is introduced, samples.
+    type Series = Vec<(u32, Option<Labels>, Vec<Sample>)>;
+
+    fn read(bytes: &[u8]) -> Result<(Series, Others), Error> {
         let mut payload = PayloadReader::new(bytes)?;
         let (mut all, mut samples) = (Vec::new(), Vec::new());
         while let Some(series) = payload.next(&mut samples)? {
@@ -237,7 +240,7 @@ mod tests {
         Ok((all, payload.finish()?))
     }
 
-    fn example() -> (Vec<u8>, Vec<(u32, Option<Labels>, Vec<Sample>)>) {
+    fn example() -> (Vec<u8>, Series) {
         let labels = Labels::from_pairs([("__name__", "up"), ("long", &"x".repeat(300))]);
         let floats = vec![Sample::float(-7, -0.0), Sample::float(1_700_000_000_000, 2.5)];
         let started = vec![Sample { start_ms: 4, ..Sample::float(9, 1.0) }];
