@@ -15,6 +15,8 @@ use super::{Error, Task};
 
 /// What the last one out does.
 type Finish = Box<dyn FnOnce(&Task) -> Result<Bytes, Error> + Send>;
+/// Whom the answer goes to.
+type Asker = oneshot::Sender<Result<Bytes, Error>>;
 
 /// The threads at a task.
 struct Crew {
@@ -24,7 +26,7 @@ struct Crew {
     helpers: AtomicUsize,
     working: AtomicUsize,
     failed: Mutex<Option<Error>>,
-    end: Mutex<Option<(Finish, oneshot::Sender<Result<Bytes, Error>>)>>,
+    end: Mutex<Option<(Finish, Asker)>>,
     cancelled: Counter,
 }
 

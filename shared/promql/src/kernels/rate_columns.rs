@@ -27,6 +27,40 @@ impl Shape {
     }
 }
 
+/// Where a window that only moves forward lies.
+#[derive(Clone, Copy, Default)]
+struct Sweep {
+    from: usize,
+    to: usize,
+    /// How many samples came with the last step that was looked for.
+    stride: usize,
+}
+
+impl Sweep {
+    #[inline]
+    fn advance(&mut self, t_ms: &[i64], after: i64, until: i64) {
+        // Samples at a steady distance: as many come and go as at the step before.
+        let leapt = self.to + self.stride;
+        if leapt < t_ms.len() && leapt > 0 && t_ms[leapt - 1] <= until && t_ms[leapt] > until {
+            self.to = leapt;
+        } else {
+            let before = self.to;
+            while self.to < t_ms.len() && t_ms[self.to] <= until {
+                self.to += 1;
+            }
+            self.stride = self.to - before;
+        }
+        let leapt = self.from + self.stride;
+        if leapt < self.to && leapt > 0 && t_ms[leapt - 1] <= after && t_ms[leapt] > after {
+            self.from = leapt;
+        } else {
+            while self.from < self.to && t_ms[self.from] <= after {
+                self.from += 1;
+            }
+        }
+    }
+}
+
 /// What the windows of all steps hold, in columns; kept from one series to the next.
 #[derive(Default)]
 pub(crate) struct RateColumns {
@@ -58,50 +92,38 @@ impl RateColumns {
         if shape.is_counter {
             self.find_resets(t_ms, values);
         }
-        let (mut from, mut to, mut stride) = (0, 0, 0);
+        let steps = windows.len();
+        let (first, difference) = (&mut self.first[..steps], &mut self.difference[..steps]);
+        let (sampled_ms, gaps) = (&mut self.sampled_ms[..steps], &mut self.gaps[..steps]);
+        let (to_start_ms, to_end_ms) = (&mut self.to_start_ms[..steps], &mut self.to_end_ms[..steps]);
+        let resets = self.resets.as_slice();
+        let mut sweep = Sweep::default();
         let (mut first_reset, mut end_reset) = (0, 0);
         for (step, (after, until)) in windows.enumerate() {
-            // Samples at a steady distance: as many come and go as at the step before.
-            let leapt = to + stride;
-            if leapt < t_ms.len() && leapt > 0 && t_ms[leapt - 1] <= until && t_ms[leapt] > until {
-                to = leapt;
-            } else {
-                let before = to;
-                while to < t_ms.len() && t_ms[to] <= until {
-                    to += 1;
-                }
-                stride = to - before;
-            }
-            let leapt = from + stride;
-            if leapt < to && leapt > 0 && t_ms[leapt - 1] <= after && t_ms[leapt] > after {
-                from = leapt;
-            } else {
-                while from < to && t_ms[from] <= after {
-                    from += 1;
-                }
-            }
+            sweep.advance(t_ms, after, until);
+            let Sweep { from, to, .. } = sweep;
             if to - from < 2 {
                 continue;
             }
-            let mut difference = values[to - 1] - values[from];
-            if !self.resets.is_empty() {
-                while self.resets.get(end_reset).is_some_and(|at| (*at as usize) < to) {
+            let mut increase = values[to - 1] - values[from];
+            if !resets.is_empty() {
+                while resets.get(end_reset).is_some_and(|at| (*at as usize) < to) {
                     end_reset += 1;
                 }
                 // A reset counts between two samples of the window.
-                while first_reset < end_reset && self.resets[first_reset] as usize <= from {
+                while first_reset < end_reset && resets[first_reset] as usize <= from {
                     first_reset += 1;
                 }
-                for at in &self.resets[first_reset..end_reset] {
-                    difference += values[*at as usize - 1];
+                for at in &resets[first_reset..end_reset] {
+                    increase += values[*at as usize - 1];
                 }
             }
-            self.first[step] = values[from];
-            self.difference[step] = difference;
-            self.sampled_ms[step] = (t_ms[to - 1] - t_ms[from]) as f64;
-            self.gaps[step] = (to - from - 1) as f64;
-            self.to_start_ms[step] = (t_ms[from] - after) as f64;
-            self.to_end_ms[step] = (until - t_ms[to - 1]) as f64;
+            first[step] = values[from];
+            difference[step] = increase;
+            sampled_ms[step] = (t_ms[to - 1] - t_ms[from]) as f64;
+            gaps[step] = (to - from - 1) as f64;
+            to_start_ms[step] = (t_ms[from] - after) as f64;
+            to_end_ms[step] = (until - t_ms[to - 1]) as f64;
         }
         self.extrapolate(shape, out);
     }
