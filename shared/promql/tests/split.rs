@@ -107,7 +107,7 @@ fn compare(data: &Data, query: &str, grid: Grid) -> bool {
 #[test]
 fn merged_partials_equal_the_whole() {
     let upstream = cases::files();
-    let floor = if upstream.is_some() { 400 } else { 100 };
+    let floor = if upstream.is_some() { 400 } else { 95 };
     let mut compared = 0;
     for (name, text) in cases::own().into_iter().chain(upstream.unwrap_or_default()) {
         let mut data = Data::new();
