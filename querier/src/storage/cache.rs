@@ -111,18 +111,30 @@ impl ReadCache {
         }
     }
 
+    /// What is kept under a key; it is read where nothing is.
+    fn get<T, E>(
+        &self,
+        key: u128,
+        read: impl FnOnce() -> Result<T, E>,
+        found: impl FnOnce(Item) -> Option<Arc<T>>,
+        item: impl FnOnce(Arc<T>) -> Item,
+    ) -> Result<Arc<T>, E> {
+        if let Some(known) = self.items.get(&key).and_then(found) {
+            return Ok(known);
+        }
+        let new = Arc::new(read()?);
+        self.put(key, item(Arc::clone(&new)));
+        Ok(new)
+    }
+
     /// A block of values.
     pub(crate) fn block<E>(
         &self,
         key: u128,
         read: impl FnOnce() -> Result<Block, E>,
     ) -> Result<Arc<Block>, E> {
-        if let Some(Item::Block(block)) = self.items.get(&key) {
-            return Ok(block);
-        }
-        let block = Arc::new(read()?);
-        self.put(key, Item::Block(Arc::clone(&block)));
-        Ok(block)
+        let found = |item| if let Item::Block(block) = item { Some(block) } else { None };
+        self.get(key, read, found, Item::Block)
     }
 
     /// A block of times.
@@ -131,12 +143,8 @@ impl ReadCache {
         key: u128,
         read: impl FnOnce() -> Result<Times, E>,
     ) -> Result<Arc<Times>, E> {
-        if let Some(Item::Times(times)) = self.items.get(&key) {
-            return Ok(times);
-        }
-        let times = Arc::new(read()?);
-        self.put(key, Item::Times(Arc::clone(&times)));
-        Ok(times)
+        let found = |item| if let Item::Times(times) = item { Some(times) } else { None };
+        self.get(key, read, found, Item::Times)
     }
 
     /// The series of a generation that satisfy some matchers.
@@ -145,12 +153,8 @@ impl ReadCache {
         key: u128,
         read: impl FnOnce() -> Result<Vec<Row>, E>,
     ) -> Result<Arc<Vec<Row>>, E> {
-        if let Some(Item::Rows(rows)) = self.items.get(&key) {
-            return Ok(rows);
-        }
-        let rows = Arc::new(read()?);
-        self.put(key, Item::Rows(Arc::clone(&rows)));
-        Ok(rows)
+        let found = |item| if let Item::Rows(rows) = item { Some(rows) } else { None };
+        self.get(key, read, found, Item::Rows)
     }
 
     /// Names or values of labels.
@@ -159,12 +163,8 @@ impl ReadCache {
         key: u128,
         read: impl FnOnce() -> Result<Vec<String>, E>,
     ) -> Result<Arc<Vec<String>>, E> {
-        if let Some(Item::Texts(texts)) = self.items.get(&key) {
-            return Ok(texts);
-        }
-        let texts = Arc::new(read()?);
-        self.put(key, Item::Texts(Arc::clone(&texts)));
-        Ok(texts)
+        let found = |item| if let Item::Texts(texts) = item { Some(texts) } else { None };
+        self.get(key, read, found, Item::Texts)
     }
 }
 
