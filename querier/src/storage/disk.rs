@@ -1,23 +1,19 @@
 //! Reading one tenant's data of one shard in one generation of a window.
 
-use std::collections::hash_map::Entry;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use roaring::RoaringBitmap;
 use tricord_model::codec::Reader as In;
-use tricord_model::{Exemplar, Labels, MatchOp, Matcher, Points, ShardId, SpanRecord, Tenant, TraceId};
+use tricord_model::{Exemplar, Labels, MatchOp, Matcher, ShardId, SpanRecord, Tenant, TraceId};
 use tricord_rocks::{Pinned, Rocks};
 
 use super::Error;
-use super::block::times::COLUMNS_PER_BLOCK;
 use super::block::{postings, spans, times, unpack, values};
 use super::cache::{Key, Kind, ReadCache, Row, Times};
 use super::flush::encode::{SERIES_PER_INDEX_BLOCK, VERSION};
 use super::head::Mark;
 use super::head::payload::decode_exemplars;
-use super::head::registry::FastMap;
 use super::keys::{self, Generation, Section};
 
 /// Visits a label value with its series, encoded; answers whether to go on.
@@ -51,62 +47,6 @@ impl Found<'_> {
     }
 }
 
-/// Blocks of a generation that series share.
-#[derive(Default)]
-pub(crate) struct Blocks {
-    values: Option<(u32, Arc<values::Block>)>,
-    times: FastMap<u32, Arc<Times>>,
-    scratch: values::Scratch,
-}
-
-/// The samples of a series, ready to be decoded.
-pub(crate) struct Stored<'b> {
-    block: &'b values::Block,
-    slot: usize,
-    scratch: &'b mut values::Scratch,
-    /// When they are, in milliseconds, ascending.
-    pub(crate) times: &'b [i64],
-}
-
-impl Stored<'_> {
-    /// Whether any sample is a histogram.
-    pub(crate) fn has_histograms(&self) -> Result<bool, Error> {
-        self.block.has_histograms(self.slot)
-    }
-
-    /// The places of the samples in `[from_ms, until_ms]`.
-    pub(crate) fn places(&self, from_ms: i64, until_ms: i64) -> Range<usize> {
-        let from = self.times.partition_point(|t_ms| *t_ms < from_ms);
-        let to = self.times.partition_point(|t_ms| *t_ms <= until_ms);
-        from..to.max(from)
-    }
-
-    /// Appends the samples at these places to earlier ones.
-    pub(crate) fn append(self, places: Range<usize>, into: &mut Points) -> Result<(), Error> {
-        self.block.append(self.slot, self.times, places, self.scratch, into)
-    }
-}
-
-impl Blocks {
-    /// Opens what holds a series. Series should come in ascending order, so that each block is opened once.
-    pub(crate) fn open<'b>(&'b mut self, disk: &Disk<'_>, row: &Row) -> Result<Stored<'b>, Error> {
-        if self.values.as_ref().is_none_or(|(number, _)| *number != row.block) {
-            self.values = Some((row.block, disk.value_block(row.block)?));
-        }
-        let lost = || Error::corrupt("a series has no samples");
-        let (_, block) = self.values.as_ref().ok_or_else(lost)?;
-        let slot = row.slot as usize;
-        let column = block.times(slot)?;
-        let (number, at) = (column / COLUMNS_PER_BLOCK as u32, column as usize % COLUMNS_PER_BLOCK);
-        let times = match self.times.entry(number) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(disk.time_block(number)?),
-        };
-        let times = times.get(at).ok_or_else(|| Error::corrupt("a series has no timestamps"))?;
-        Ok(Stored { block, slot, scratch: &mut self.scratch, times })
-    }
-}
-
 impl<'a> Disk<'a> {
     pub(crate) fn new(
         rocks: &'a Rocks,
@@ -131,7 +71,8 @@ impl<'a> Disk<'a> {
         key.bytes(&self.prefix).number(self.mark.through.0).number(self.mark.samples);
     }
 
-    fn value_block(&self, number: u32) -> Result<Arc<values::Block>, Error> {
+    /// A block of values, from the cache where it is there.
+    pub(crate) fn value_block(&self, number: u32) -> Result<Arc<values::Block>, Error> {
         let key = self.key(Kind::Block).number(u64::from(number)).finish();
         self.cache.block(key, || {
             let block = values::Block::open(&self.block(keys::DATA, Section::Values, number)?)?;
@@ -140,7 +81,8 @@ impl<'a> Disk<'a> {
         })
     }
 
-    fn time_block(&self, number: u32) -> Result<Arc<Times>, Error> {
+    /// A block of times, from the cache where it is there.
+    pub(crate) fn time_block(&self, number: u32) -> Result<Arc<Times>, Error> {
         let key = self.key(Kind::Times).number(u64::from(number)).finish();
         self.cache.times(key, || times::decode(&self.block(keys::DATA, Section::Times, number)?))
     }

@@ -14,6 +14,14 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
+    /// With room for so many samples.
+    pub(crate) fn with_room(samples: usize) -> Self {
+        let mut joined = Points::default();
+        joined.t_ms.reserve_exact(samples);
+        joined.floats.reserve_exact(samples);
+        Self { joined, others: Vec::new() }
+    }
+
     /// Where samples go of which the earliest has this time; they must be more than none, and ascend.
     pub(crate) fn place(&mut self, first_ms: i64) -> &mut Points {
         let ascends = self.others.is_empty() && self.joined.t_ms.last().is_none_or(|last| *last < first_ms);

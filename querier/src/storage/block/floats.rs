@@ -178,7 +178,9 @@ fn decode_integers(
     }
     let first = out.len();
     out.reserve(wanted);
-    integers::decode(input, layout, count, wanted, |integer| out.push(integer as f64))?;
+    integers::decode(input, layout, count, wanted, |integers| {
+        out.extend(integers.iter().map(|integer| *integer as f64));
+    })?;
     if scale > 0 {
         let power = POWERS[scale];
         out[first..].iter_mut().for_each(|value| *value /= power);

@@ -3,6 +3,7 @@
 //! Of each shard, what is in memory is copied first, together with the list of what is on disk at that moment; then the
 //! disk is read. A window that is written out in between is thus seen exactly once.
 
+mod pieces;
 mod samples;
 mod series;
 mod spans;
@@ -34,6 +35,13 @@ pub(crate) struct Reader {
 struct Range {
     from_ms: i64,
     until_ms: i64,
+}
+
+impl Range {
+    /// How many of ascending times lie in the range; none of them may be behind it.
+    fn count(self, times: &[i64]) -> usize {
+        times.len() - times.partition_point(|t_ms| *t_ms < self.from_ms)
+    }
 }
 
 impl Reader {

@@ -3,25 +3,23 @@
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 
+use smallvec::SmallVec;
 use tricord_model::{Exemplar, Labels, Matcher, Points};
 use tricord_promql::storage::set_reset_hints;
 
+use super::pieces::{Blocks, Piece};
 use super::{Range, Reader};
 use crate::storage::Error;
-use crate::storage::disk::Blocks;
 use crate::storage::flush::encode::sort_exemplars;
 use crate::storage::head::Mark;
 use crate::storage::head::registry::FastMap;
-use crate::storage::merge::{Pieces, drop_before};
+use crate::storage::merge::drop_before;
 use crate::storage::store::Cell;
-
-/// Room is made for the samples of so many windows at once: a series need not live through all that a query covers.
-const MAX_RESERVED_WINDOWS: usize = 16;
 
 /// One series: what is on disk comes before what is in memory, in the order of the log.
 struct Series {
     labels: Labels,
-    disk: Pieces,
+    disk: SmallVec<[Piece; 8]>,
     head: Vec<Points>,
 }
 
@@ -29,11 +27,17 @@ struct Series {
 struct Gathered {
     by_fingerprint: FastMap<u128, u32>,
     series: Vec<Series>,
+    blocks: Blocks,
     samples: u64,
     max_samples: u64,
 }
 
 impl Gathered {
+    fn new(max_samples: u64) -> Self {
+        let (by_fingerprint, series, blocks) = (FastMap::default(), Vec::new(), Blocks::default());
+        Self { by_fingerprint, series, blocks, samples: 0, max_samples }
+    }
+
     fn labels(&self, fingerprint: u128) -> Option<Labels> {
         let at = self.by_fingerprint.get(&fingerprint)?;
         self.series.get(*at as usize).map(|series| series.labels.clone())
@@ -50,7 +54,7 @@ impl Gathered {
             Entry::Vacant(new) => {
                 let at = self.series.len() as u32;
                 let labels = labels.clone();
-                self.series.push(Series { labels, disk: Pieces::default(), head: Vec::new() });
+                self.series.push(Series { labels, disk: SmallVec::new(), head: Vec::new() });
                 *new.insert(at)
             }
         };
@@ -91,27 +95,38 @@ impl Reader {
         if after_ms == i64::MAX {
             return Ok(Vec::new());
         }
-        let mut gathered =
-            Gathered { by_fingerprint: FastMap::default(), series: Vec::new(), samples: 0, max_samples };
+        let mut gathered = Gathered::new(max_samples);
         for cell in &self.cells {
             self.check_cancel()?;
             let generations = self.select_head(cell, matchers, range, &mut gathered)?;
-            let count = generations.len();
-            for (at, of) in generations.into_iter().enumerate() {
+            for of in generations {
                 self.check_cancel()?;
-                self.select_disk(cell, of, count - at, matchers, range, &mut gathered)?;
+                self.select_disk(cell, of, matchers, range, &mut gathered)?;
             }
         }
-        let merged = gathered.series.into_iter().map(|Series { labels, mut disk, head }| {
-            head.into_iter().for_each(|piece| disk.push(piece));
-            let mut points = disk.finish();
+        self.put_together(gathered, range)
+    }
+
+    /// Reads the pieces that were found, and leaves out series without samples.
+    fn put_together(&self, gathered: Gathered, range: Range) -> Result<Vec<(Labels, Points)>, Error> {
+        let Gathered { series, mut blocks, .. } = gathered;
+        let mut all = Vec::with_capacity(series.len());
+        for (at, Series { labels, disk, head }) in series.into_iter().enumerate() {
+            if at % 1024 == 0 {
+                self.check_cancel()?;
+            }
+            let mut pieces = blocks.read(&disk)?;
+            head.into_iter().for_each(|piece| pieces.push(piece));
+            let mut points = pieces.finish();
             if !points.histograms.is_empty() {
                 set_reset_hints(&mut points);
                 drop_before(&mut points, range.from_ms);
             }
-            (labels, points)
-        });
-        Ok(merged.filter(|(_, points)| !points.is_empty()).collect())
+            if !points.is_empty() {
+                all.push((labels, points));
+            }
+        }
+        Ok(all)
     }
 
     fn select_head(
@@ -137,7 +152,7 @@ impl Reader {
                     let from_ms = if column.has_histograms() { *window_ms } else { range.from_ms };
                     let points = column.points(*window_ms, from_ms, range.until_ms);
                     if !points.is_empty() {
-                        let counted = within(&points.t_ms, range);
+                        let counted = range.count(&points.t_ms);
                         gathered.series(series.fingerprint, counted, &series.labels)?.head.push(points);
                     }
                 }
@@ -150,32 +165,20 @@ impl Reader {
         &self,
         cell: &Cell,
         of: (i64, Mark),
-        left: usize,
         matchers: &[Matcher],
         range: Range,
         gathered: &mut Gathered,
     ) -> Result<(), Error> {
         let disk = self.disk(of, cell.id);
         let rows = disk.rows(matchers, |fingerprint| gathered.labels(fingerprint))?;
-        let mut blocks = Blocks::default();
+        gathered.blocks.turn_to_another_generation();
         for (at, row) in rows.iter().enumerate() {
             if at % 1024 == 0 {
                 self.check_cancel()?;
             }
-            let stored = blocks.open(&disk, row)?;
-            // With what precedes the range, for the hints of histograms.
-            let from_ms = if stored.has_histograms()? { i64::MIN } else { range.from_ms };
-            let places = stored.places(from_ms, range.until_ms);
-            let times = stored.times.get(places.clone()).unwrap_or_default();
-            let Some(first_ms) = times.first().copied() else { continue };
-            let series = gathered.series(row.fingerprint, within(times, range), &row.labels)?;
-            let place = series.disk.place(first_ms);
-            if place.is_empty() {
-                // A series mostly goes on in the windows that follow, with as many samples.
-                place.t_ms.reserve_exact(places.len() * left.min(MAX_RESERVED_WINDOWS));
-                place.floats.reserve_exact(places.len() * left.min(MAX_RESERVED_WINDOWS));
+            if let Some((piece, samples)) = gathered.blocks.find(&disk, row, range)? {
+                gathered.series(row.fingerprint, samples, &row.labels)?.disk.push(piece);
             }
-            stored.append(places, place)?;
         }
         Ok(())
     }
@@ -246,11 +249,6 @@ impl Reader {
         }
         Ok(())
     }
-}
-
-/// How many of ascending times lie in a range or after it.
-fn within(times: &[i64], range: Range) -> usize {
-    times.len() - times.partition_point(|t_ms| *t_ms < range.from_ms)
 }
 
 /// The alternatives, or one that matches everything where there are none.

@@ -122,7 +122,7 @@ impl RangeSpec {
 #[derive(Default)]
 struct Scratch {
     floats: Vec<f64>,
-    rates: RateColumns,
+    rates: Option<RateColumns>,
 }
 
 /// Where a window lies in a track.
@@ -332,9 +332,9 @@ impl Evaluator<'_> {
             spec.mode == RangeMode::Default && series.histograms.t_ms.is_empty() && !starts
         });
         if let Some(shape) = shape {
-            let samples = (&*series.floats.t_ms, &*series.floats.values);
-            let mut floats = Vec::new();
-            scratch.rates.fill(shape, samples, (0..steps).map(|step| spec.bounds(grid, step)), &mut floats);
+            let windows = || (0..steps).map(|step| spec.bounds(grid, step)).collect();
+            let rates = scratch.rates.get_or_insert_with(|| RateColumns::new(shape, windows()));
+            let floats = rates.of(&series.floats.t_ms, &series.floats.values);
             let column = Column { labels, drop_name, floats, histograms: vec![] };
             self.note_non_counter(call.func, name, arg.pos, &column);
             return Ok(column);

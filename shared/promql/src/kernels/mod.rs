@@ -9,6 +9,7 @@ pub(crate) mod over_time;
 pub(crate) mod quantile;
 pub(crate) mod rate;
 pub(crate) mod rate_columns;
+mod rate_layout;
 pub(crate) mod regression;
 pub(crate) mod sliding;
 pub(crate) mod summation;

@@ -93,14 +93,14 @@ pub(super) fn extrapolated_floats(
         resets.for_each(|at| difference += values[at - 1]);
     }
     let first_start = starts.first().copied().filter(|_| is_counter);
-    let span = Span::new(context, t_ms, first_start);
-    if span.from_start {
+    let (span, from_start) = span(context, t_ms, first_start);
+    if from_start {
         difference += values[0];
     } else if values.len() < 2 {
         return None;
     }
     let to_zero = (is_counter && difference > 0.0 && values[0] >= 0.0).then(|| values[0] / difference);
-    Some(Out::Float(difference * span.factor(context.range_seconds(), is_counter, is_rate, to_zero)))
+    Some(Out::Float(difference * span.factor(context.range_seconds(), is_rate, to_zero)))
 }
 
 fn extrapolated_histogram(
@@ -116,8 +116,8 @@ fn extrapolated_histogram(
         _ => Some(histogram_difference(context, t_ms, values, starts, is_counter)?),
     };
     let first_start = starts.first().copied().filter(|_| is_counter);
-    let span = Span::new(context, t_ms, first_start);
-    if span.from_start {
+    let (span, from_start) = span(context, t_ms, first_start);
+    if from_start {
         difference = Some(match difference {
             None => (*values[0]).clone(),
             Some(mut sum) => {
@@ -129,72 +129,65 @@ fn extrapolated_histogram(
     let mut difference = difference?;
     let to_zero = (is_counter && difference.count > 0.0 && values[0].count >= 0.0)
         .then(|| values[0].count / difference.count);
-    let factor = span.factor(context.range_seconds(), is_counter, is_rate, to_zero);
+    let factor = span.factor(context.range_seconds(), is_rate, to_zero);
     histogram::scale(&mut difference, factor);
     Some(Out::Histogram(difference))
 }
 
 /// The samples' part of the range.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Span {
+    pub(super) sampled_s: f64,
+    /// How far the series is taken to go on before the first sample and behind the last one.
     pub(super) to_start_s: f64,
     pub(super) to_end_s: f64,
-    pub(super) sampled_s: f64,
-    /// The average distance between samples.
-    pub(super) average_s: f64,
-    /// The first sample's counter started within the range, so that it counts from zero there.
-    pub(super) from_start: bool,
 }
 
 impl Span {
-    #[inline]
-    fn new(context: &KernelContext<'_>, t_ms: &[i64], first_start: Option<i64>) -> Self {
+    /// The span of samples at these times, in milliseconds, within a range that begins after `start_ms` and ends with
+    /// `end_ms`: the series is taken to go on to the range's borders where they are near, and by half a sample distance
+    /// where they are far.
+    #[inline(always)]
+    pub(super) fn new(t_ms: &[i64], start_ms: i64, end_ms: i64) -> Self {
         let (first, last) = (t_ms[0], t_ms[t_ms.len() - 1]);
         let seconds = |ms: i64| ms as f64 / 1000.0;
         let sampled_s = seconds(last - first);
         let average_s = if t_ms.len() > 1 { sampled_s / (t_ms.len() - 1) as f64 } else { 0.0 };
-        let to_end_s = seconds(context.end_ms - last);
-        match first_start {
-            Some(start) if start != 0 && start > context.start_ms && start < first => Self {
-                to_start_s: 0.0,
-                to_end_s,
-                sampled_s: seconds(last - start),
-                average_s,
-                from_start: true,
-            },
-            _ => Self {
-                to_start_s: seconds(first - context.start_ms),
-                to_end_s,
-                sampled_s,
-                average_s,
-                from_start: false,
-            },
+        let reach = |border_s: f64| if border_s >= average_s * 1.1 { average_s / 2.0 } else { border_s };
+        Self {
+            sampled_s,
+            to_start_s: reach(seconds(first - start_ms)),
+            to_end_s: reach(seconds(end_ms - last)),
         }
     }
 
-    /// What the difference is multiplied with: the series is taken to go on to the range's borders where they are
-    /// near, by half a sample distance where they are far, and a counter never below zero.
+    /// The same with a counter that started within the range, at `counted_ms`, and counts from zero there.
+    fn counted_from(self, counted_ms: i64, t_ms: &[i64]) -> Self {
+        Self { sampled_s: (t_ms[t_ms.len() - 1] - counted_ms) as f64 / 1000.0, to_start_s: 0.0, ..self }
+    }
+
+    /// What the difference is multiplied with. `to_zero` is the part of the difference that a counter had at the first
+    /// sample: it is never taken to have been below zero.
     #[inline(always)]
-    pub(super) fn factor(&self, range_s: f64, is_counter: bool, is_rate: bool, to_zero: Option<f64>) -> f64 {
-        let threshold = self.average_s * 1.1;
-        let mut to_start_s = self.to_start_s;
-        if !self.from_start {
-            if to_start_s >= threshold {
-                to_start_s = self.average_s / 2.0;
-            }
-            if is_counter {
-                let zero_s = to_zero.map_or(to_start_s, |share| self.sampled_s * share);
-                if zero_s < to_start_s {
-                    to_start_s = zero_s;
-                }
-            }
-        }
-        let to_end_s = if self.to_end_s >= threshold { self.average_s / 2.0 } else { self.to_end_s };
+    pub(super) fn factor(&self, range_s: f64, is_rate: bool, to_zero: Option<f64>) -> f64 {
+        let zero_s = to_zero.map_or(self.to_start_s, |share| self.sampled_s * share);
+        let to_start_s = if zero_s < self.to_start_s { zero_s } else { self.to_start_s };
         let mut factor = 1.0;
         if self.sampled_s != 0.0 {
-            factor = (self.sampled_s + to_start_s + to_end_s) / self.sampled_s;
+            factor = (self.sampled_s + to_start_s + self.to_end_s) / self.sampled_s;
         }
         if is_rate { factor / range_s } else { factor }
+    }
+}
+
+/// The span of a window's samples, and whether their counter started within the range.
+fn span(context: &KernelContext<'_>, t_ms: &[i64], first_start: Option<i64>) -> (Span, bool) {
+    let span = Span::new(t_ms, context.start_ms, context.end_ms);
+    match first_start {
+        Some(start) if start != 0 && start > context.start_ms && start < t_ms[0] => {
+            (span.counted_from(start, t_ms), true)
+        }
+        _ => (span, false),
     }
 }
 
