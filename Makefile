@@ -14,7 +14,7 @@ ARGS ?=
 SEEDS ?= 1..30
 QUERIES ?= 400
 
-.PHONY: help run build test simulate soak fuzz-promql bench-promql lint fmt deploy-check deps test-deps clean-data
+.PHONY: help run build test simulate soak fuzz-promql bench bench-promql lint fmt deploy-check deps test-deps clean-data
 
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ soak: test-deps ## kills and partitions of real processes for many minutes (SOAK
 	@scripts/first-build.sh
 	PATH="$(VENV)/bin:$$PATH" TRICORD_VENV="$(VENV)" \
 		cargo test --release --locked --workspace --test integration soak -- --ignored --nocapture --test-threads 1
+
+bench: deps ## beside VictoriaMetrics and Prometheus: load, queries, memory, restart (ARGS="--parts query --asks 25")
+	@scripts/install-deps.sh bench
+	@scripts/first-build.sh
+	cargo build --release --locked --workspace
+	$(CARGO_TARGET_DIR)/release/tricord-bench --tricord $(TRICORD) --dir $(TRICORD_CACHE)/bench $(ARGS)
 
 bench-promql: deps ## the PromQL engine in memory (ARGS=range/1000 runs a part)
 	cargo bench --profile release --locked -p tricord-promql --bench promql -- $(ARGS)

@@ -44,6 +44,7 @@ fn forbidden(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     for (name, uses) in edges.iter().filter(|(name, _)| !name.is_empty()) {
         let allowed: BTreeSet<&str> = match SHARED.iter().find(|(shared, _)| shared == name) {
             Some((_, allowed)) => allowed.iter().copied().collect(),
+            None if name == "bench" => BTreeSet::from(["model", "testkit"]),
             None if ROLES.contains(&name.as_str()) => {
                 SHARED.iter().map(|(shared, _)| *shared).filter(|shared| *shared != "testkit").collect()
             }

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what is missing on Debian and Ubuntu: `build` (a C++ compiler, libclang, …), `test` (prometheus, a Python
-# environment with the SDKs that tests drive). Nothing is touched when everything is there.
+# environment with the SDKs that tests drive), `bench` (the servers that Tricord is measured beside). Nothing is touched
+# when everything is there.
 set -eu
 
 say() { echo "tricord: $*" >&2; }
@@ -50,6 +51,11 @@ test_packages() {
     python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || want python3-venv
 }
 
+bench_packages() {
+    command -v prometheus >/dev/null 2>&1 || want prometheus
+    command -v victoria-metrics >/dev/null 2>&1 || want victoria-metrics
+}
+
 install_packages() {
     [ -z "$missing" ] && return 0
     command -v apt-get >/dev/null 2>&1 || fail "missing:$missing. Install them with this system's package manager (names are Debian's)."
@@ -84,6 +90,7 @@ for part in "$@"; do
     case "$part" in
         build) build_packages ;;
         test) test_packages ;;
+        bench) bench_packages ;;
         *) fail "unknown part $part" ;;
     esac
 done

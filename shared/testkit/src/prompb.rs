@@ -19,8 +19,16 @@ impl WriteRequest {
     /// # Errors
     /// When it is too large for snappy.
     pub fn body(&self) -> Result<Vec<u8>> {
-        snap::raw::Encoder::new().compress_vec(&self.encode_to_vec()).context("snappy")
+        compressed(&self.encode_to_vec())
     }
+}
+
+/// An encoded request as a snappy block.
+///
+/// # Errors
+/// When it is too large for snappy.
+pub fn compressed(encoded: &[u8]) -> Result<Vec<u8>> {
+    snap::raw::Encoder::new().compress_vec(encoded).context("snappy")
 }
 
 #[derive(Clone, PartialEq, Message)]

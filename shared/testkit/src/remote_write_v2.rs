@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use prost::Message;
 use tricord_model::{BucketSpan, FloatHistogram, Labels, Points, Value};
 
-use crate::prompb::{Histogram, Sample, Span};
+use crate::prompb::{Histogram, Sample, Span, compressed};
 
 #[derive(Clone, PartialEq, Message)]
 struct Request {
@@ -78,7 +78,7 @@ pub fn remote_write_v2_body(series: &[(Labels, Points)]) -> Result<Vec<u8>> {
         }
     }
     let request = Request { symbols: symbols.texts, timeseries };
-    snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).context("snappy")
+    compressed(&request.encode_to_vec())
 }
 
 fn message(histogram: &FloatHistogram) -> Histogram {
