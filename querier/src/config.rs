@@ -31,8 +31,8 @@ pub struct Config {
     pub read_cache_bytes: u64,
     /// The size from which a new log segment is begun, in bytes.
     pub log_segment_bytes: u64,
-    /// Log segments kept after everything in them is written out, so that replicas that fall behind can catch up
-    /// without a snapshot.
+    /// The most log segments that are kept for replicas that lag, once everything in them is written out here. A replica
+    /// that lacks more catches up by a snapshot; while none lags, none are kept.
     pub log_keep_segments: usize,
     /// This node's failure domain: copies of a shard are spread over zones. May be empty.
     pub zone: String,
@@ -77,7 +77,7 @@ impl Default for Config {
             block_cache_bytes: 0,
             read_cache_bytes: 0,
             log_segment_bytes: 64 << 20,
-            log_keep_segments: 2,
+            log_keep_segments: 8,
             zone: String::new(),
             lease_ms: timing.lease_ms,
             grace_ms: timing.grace_ms,

@@ -155,6 +155,11 @@ impl Collector for StoreCollector {
             ("tricord_querier_memory_bytes", "Data not yet written out", stats.memory_bytes),
             ("tricord_querier_series_in_memory", "Series in memory", stats.series),
             ("tricord_querier_log_bytes", "Log on disk", stats.log_bytes),
+            (
+                "tricord_querier_log_kept_bytes",
+                "Log that stays for replicas that lag alone",
+                stats.log_kept_bytes,
+            ),
             ("tricord_querier_disk_bytes", "Sorted files on disk", stats.disk_bytes),
         ];
         for (name, help, value) in gauges {

@@ -205,7 +205,11 @@ fn keep_reporting(replicas: Arc<Replicas>, dir: PathBuf, shutdown: Shutdown) -> 
     tokio::spawn(async move {
         while !shutdown.is_triggered() {
             let (replicas, dir) = (replicas.clone(), dir.clone());
-            let report = blocking(move || report(&replicas, &dir)).await;
+            let report = blocking(move || {
+                replicas.hold_log();
+                report(&replicas, &dir)
+            });
+            let report = report.await;
             *kept.lock() = report;
             tokio::select! {
                 () = shutdown.cancelled() => {}

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use tricord_metadata_client::Cluster;
-use tricord_model::{Epoch, NodeId, ShardId};
+use tricord_model::{Epoch, NodeId, Seq, ShardId};
 use tricord_replication::{Action, Answers, RoleName, Shard, Timing};
 use tricord_runtime::{Seldom, Shutdown};
 use tricord_wire::{Error, ErrorKind};
@@ -212,6 +212,21 @@ impl Replicas {
             );
         } else if shards > 0 {
             tracing::info!(shards, "others go on with this node's shards");
+        }
+    }
+
+    /// Tells the store what of its log the replicas lack that follow this node.
+    pub(crate) fn hold_log(&self) {
+        let now_ms = self.now_ms();
+        for hosted in self.all() {
+            let lacking = hosted.peek(|machine| {
+                let (view, last) = (machine.view(), machine.status(now_ms).last.0);
+                let lags = view.in_sync.iter().chain(&view.joining).filter_map(|peer| machine.lag(*peer));
+                lags.filter(|lag| *lag > 0).max().map(|lag| Seq(last.saturating_sub(lag)))
+            });
+            // What lies before the log's begin takes a snapshot anyway.
+            let in_log = |after: &Seq| self.store.epoch_at(hosted.id, *after).is_some();
+            self.store.hold(hosted.id, lacking.filter(in_log));
         }
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct StoreConfig {
     pub(crate) future_ms: i64,
     /// The size from which a new log segment is begun, in bytes.
     pub(crate) segment_bytes: u64,
-    /// Log segments kept for replicas that fall behind, even when everything in them is written out.
+    /// The most log segments that are kept for replicas that lag, once everything in them is written out here.
     pub(crate) keep_segments: usize,
     /// RocksDB's block cache, in bytes.
     pub(crate) block_cache_bytes: usize,
@@ -51,7 +51,7 @@ impl StoreConfig {
             window_ms: 30 * 60_000,
             future_ms: 10 * 60_000,
             segment_bytes: 64 << 20,
-            keep_segments: 2,
+            keep_segments: 8,
             block_cache_bytes: 256 << 20,
             read_cache_bytes: 64 << 20,
         }
@@ -157,6 +157,8 @@ pub(crate) struct StoreStats {
     pub(crate) log_syncs: u64,
     /// Bytes of log on disk.
     pub(crate) log_bytes: u64,
+    /// Bytes of log that only replicas that lag need.
+    pub(crate) log_kept_bytes: u64,
     /// Bytes of RocksDB files.
     pub(crate) disk_bytes: u64,
     /// Windows written since the start.

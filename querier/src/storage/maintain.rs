@@ -93,14 +93,17 @@ impl Inner {
         self.find(shard).map(|cell| cell.state.read().base.seq)
     }
 
-    fn trim(&self) -> Result<(), Error> {
+    /// Removes what neither this node nor a replica that lags needs of the log.
+    pub(crate) fn trim(&self) -> Result<(), Error> {
         if self.pins.load(Ordering::Acquire) > 0 {
             return Ok(());
         }
         let log = self.log()?;
-        let removed = log.trim(self.config.keep_segments, &|shard| self.done(shard))?;
-        if removed > 0 {
-            tracing::debug!(removed, "log segments are written out and removed");
+        let wanted = |shard| self.find(shard).and_then(|cell| cell.held());
+        let trimmed = log.trim(self.config.keep_segments, &|shard| self.done(shard), &wanted)?;
+        self.counters.kept(trimmed.kept_bytes);
+        if trimmed.removed > 0 {
+            tracing::debug!(removed = trimmed.removed, "log segments are written out and removed");
         }
         Ok(())
     }

@@ -22,13 +22,21 @@ pub(crate) struct Cell {
     pub(crate) state: RwLock<Shard>,
     /// The shard's memory as last measured, so that the sum needs no locks.
     bytes: AtomicU64,
+    /// The entry after which a replica that lags wants the log; `u64::MAX` while none does.
+    held: AtomicU64,
 }
 
 impl Cell {
     pub(crate) fn new(shard: Shard) -> Arc<Self> {
-        let cell = Self { id: shard.id, state: RwLock::new(shard), bytes: AtomicU64::new(0) };
+        let (bytes, held) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+        let cell = Self { id: shard.id, state: RwLock::new(shard), bytes, held };
         cell.measure();
         Arc::new(cell)
+    }
+
+    /// The entry after which a replica that lags wants the log.
+    pub(crate) fn held(&self) -> Option<Seq> {
+        Some(self.held.load(Ordering::Relaxed)).filter(|seq| *seq < u64::MAX).map(Seq)
     }
 
     pub(crate) fn measure(&self) {
@@ -44,9 +52,14 @@ pub(crate) struct Counters {
     spans: AtomicU64,
     duplicates: AtomicU64,
     windows: AtomicU64,
+    kept_bytes: AtomicU64,
 }
 
 impl Counters {
+    pub(crate) fn kept(&self, bytes: u64) {
+        self.kept_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn flushed(&self, duplicates: u64) {
         self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
         self.windows.fetch_add(1, Ordering::Relaxed);
@@ -321,12 +334,23 @@ impl Store {
         self.inner.rebuild(&cell)
     }
 
-    /// Seals and writes out everything committed.
+    /// Seals and writes out everything committed, and removes what is then no longer needed of the log.
     ///
     /// # Errors
     /// [`Error`] when the disk is full or fails; nothing is lost then, and a later flush tries again.
     pub(crate) fn flush(&self) -> Result<FlushReport, Error> {
-        self.inner.write_out(&|_, _| true)
+        let report = self.inner.write_out(&|_, _| true)?;
+        self.inner.log()?.roll()?;
+        self.inner.trim()?;
+        Ok(report)
+    }
+
+    /// Says after which entry a replica that lags wants a shard's log (`None`: none lacks any), so that it can catch up
+    /// without a snapshot.
+    pub(crate) fn hold(&self, shard: ShardId, after: Option<Seq>) {
+        if let Some(cell) = self.inner.find(shard) {
+            cell.held.store(after.map_or(u64::MAX, |seq| seq.0), Ordering::Relaxed);
+        }
     }
 
     /// Bytes of data not yet written out.
@@ -356,6 +380,7 @@ impl Store {
             log_entries,
             log_syncs,
             log_bytes: log.get().map_or(0, |log| log.bytes()),
+            log_kept_bytes: counters.kept_bytes.load(Ordering::Relaxed),
             disk_bytes: keys::FAMILIES.iter().map(|family| files(family.name)).sum(),
             flushed_windows: counters.windows.load(Ordering::Relaxed),
         }

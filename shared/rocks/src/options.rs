@@ -52,7 +52,9 @@ pub(crate) fn build(options: &Options) -> (rocksdb::Options, Vec<(&'static str, 
     db.create_missing_column_families(true);
     db.set_paranoid_checks(true);
     db.set_max_open_files(options.max_open_files);
-    db.set_max_total_wal_size((options.write_buffer_bytes as u64 * 2).max(16 << 20));
+    // RocksDB allocates its log in advance up to this size, and the list of files with 4 MiB unless told otherwise.
+    db.set_max_total_wal_size((options.write_buffer_bytes as u64 / 4).max(2 << 20));
+    db.set_manifest_preallocation_size(64 << 10);
     db.set_keep_log_file_num(4);
     db.set_max_log_file_size(4 << 20);
     db.set_log_level(LogLevel::Warn);

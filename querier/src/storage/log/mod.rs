@@ -53,6 +53,15 @@ pub(crate) struct Log {
     threads: parking_lot::Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
+/// What trimming has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trimmed {
+    /// Segments removed.
+    pub(crate) removed: usize,
+    /// Bytes of segments that stay for other replicas alone.
+    pub(crate) kept_bytes: u64,
+}
+
 /// A log that has been read but takes no writes yet.
 pub(crate) struct Opened {
     config: LogConfig,
@@ -161,6 +170,11 @@ impl Log {
         wait(self.submit(Work::Sync))
     }
 
+    /// As [`Log::sync`]; what follows goes into a new segment, so that those up to now can be removed.
+    pub(crate) fn roll(&self) -> Result<(), Error> {
+        wait(self.submit(Work::Roll))
+    }
+
     fn submit(&self, work: Work) -> oneshot::Receiver<Result<(), Error>> {
         let (done, waiting) = oneshot::channel();
         // A caller may go away, which is its own affair.
@@ -209,22 +223,32 @@ impl Log {
     }
 
     /// Removes the oldest segments while, for every shard, all entries in them are at or before `done(shard)`, which
-    /// must be stored durably as where the shard's log begins; the newest `keep` stay.
-    pub(crate) fn trim(&self, keep: usize, done: &dyn Fn(ShardId) -> Option<Seq>) -> Result<usize, Error> {
+    /// must be stored durably as where the shard's log begins, and at or before `wanted(shard)`, up to which other
+    /// replicas have them (`None`: none lacks any). At most `keep` segments stay for other replicas alone.
+    pub(crate) fn trim(
+        &self,
+        keep: usize,
+        done: &dyn Fn(ShardId) -> Option<Seq>,
+        wanted: &dyn Fn(ShardId) -> Option<Seq>,
+    ) -> Result<Trimmed, Error> {
         let closed = self.shared.closed_segments();
-        let removable = closed.len().saturating_sub(keep.saturating_sub(1));
         // Asked before the index is locked: who answers may hold a lock under which the index is read.
         let shards = self.shared.index.read().shards();
-        let done: HashMap<ShardId, Option<Seq>> =
-            shards.into_iter().map(|shard| (shard, done(shard))).collect();
-        let done = |shard: ShardId| done.get(&shard).copied().unwrap_or(Some(Seq(0)));
+        let asked: HashMap<ShardId, _> =
+            shards.into_iter().map(|shard| (shard, (done(shard), wanted(shard)))).collect();
+        let of = |shard: ShardId| asked.get(&shard).copied().unwrap_or((Some(Seq(0)), None));
         let mut index = self.shared.index.write();
-        let removed: Vec<u64> =
-            closed.into_iter().take(removable).take_while(|segment| index.is_done(*segment, &done)).collect();
-        let Some(through) = removed.last() else { return Ok(0) };
-        index.trim(*through);
-        self.shared.remove_segments(&removed)?;
-        Ok(removed.len())
+        let spare: Vec<u64> =
+            closed.into_iter().take_while(|segment| index.is_done(*segment, &|shard| of(shard).0)).collect();
+        let too_many = spare.len().saturating_sub(keep);
+        let sent = spare.iter().take_while(|segment| index.is_done(**segment, &|shard| of(shard).1)).count();
+        let (removed, kept) = spare.split_at(sent.max(too_many));
+        let trimmed = Trimmed { removed: removed.len(), kept_bytes: self.shared.bytes_of(kept) };
+        if let Some(through) = removed.last() {
+            index.trim(*through);
+            self.shared.remove_segments(removed)?;
+        }
+        Ok(trimmed)
     }
 
     /// Shards that have entries after `done(shard)` in the oldest segment.

@@ -276,7 +276,8 @@ fn a_cut_outlives_the_first_of_the_entries_that_it_undoes() {
     log.control(Kind::Cut, ShardId(0), Position { seq: Seq(0), epoch: Epoch(2) }).unwrap();
     log.append_and_wait(vec![Entry { epoch: Epoch(2), ..entry(0, 1) }]).unwrap();
     // The undone entry 1 needs no segment any more; the undone entry 2 lies in one that shard 1 needs.
-    assert!(log.trim(1, &|shard| Some(Seq(if shard == ShardId(1) { 9 } else { 0 }))).unwrap() > 0);
+    let done = |shard| Some(Seq(if shard == ShardId(1) { 9 } else { 0 }));
+    assert!(log.trim(0, &done, &|_| None).unwrap().removed > 0);
     drop(log);
     let (log, replayed) = open(&files, 300).unwrap();
     let kept: Vec<_> = replayed.iter().filter(|entry| entry.shard == ShardId(0)).collect();
@@ -295,8 +296,8 @@ fn entries_are_read_back_until_they_are_trimmed() {
     assert_eq!(log.entries(ShardId(0), Seq(10), 0).unwrap().unwrap(), [entry(0, 11)]);
     assert_eq!(log.entries(ShardId(0), Seq(40), 100).unwrap(), Some(Vec::new()));
 
-    assert_eq!(log.trim(1, &|_| Some(Seq(0))).unwrap(), 0);
-    assert!(log.trim(1, &|_| Some(Seq(25))).unwrap() > 0);
+    assert_eq!(log.trim(0, &|_| Some(Seq(0)), &|_| None).unwrap(), Trimmed::default());
+    assert!(log.trim(0, &|_| Some(Seq(25)), &|_| None).unwrap().removed > 0);
     assert_eq!(log.entries(ShardId(0), Seq(1), 200).unwrap(), None);
     assert_eq!(log.entries(ShardId(0), Seq(25), 1).unwrap(), Some(vec![entry(0, 26)]));
     let base = log.shared.index.read().held_by(u64::MAX);
@@ -305,6 +306,41 @@ fn entries_are_read_back_until_they_are_trimmed() {
     let (log, replayed) = open(&files, 300).unwrap();
     assert!(replayed.first().unwrap().seq <= Seq(26));
     assert_eq!(log.position(ShardId(0)).seq, Seq(40));
+}
+
+#[test]
+fn segments_stay_for_replicas_that_lag_up_to_a_bound() {
+    let (log, _) = open(&LossyFiles::default(), 300).unwrap();
+    (1..=80).for_each(|seq| log.append_and_wait(vec![entry(0, seq)]).unwrap());
+    let all = |_| Some(Seq(80));
+    let wanted = |seq| move |_| Some(Seq(seq));
+    let closed = || log.shared.closed_segments().len();
+    let before = closed();
+    assert!(before > 8, "{before} segments");
+    let kept = log.trim(100, &all, &wanted(0)).unwrap();
+    assert_eq!(kept.removed, 0);
+    assert!(kept.kept_bytes > 300 * before as u64 && kept.kept_bytes < log.bytes());
+    assert!(log.trim(100, &all, &wanted(20)).unwrap().removed > 0);
+    assert!(log.entries(ShardId(0), Seq(20), 1).unwrap().is_some());
+    let left = closed();
+    assert_eq!(log.trim(3, &all, &wanted(20)).unwrap().removed, left - 3, "who lags too far gets a snapshot");
+    assert_eq!(log.entries(ShardId(0), Seq(20), 1).unwrap(), None);
+    assert_eq!(log.trim(3, &all, &|_| None).unwrap(), Trimmed { removed: 3, kept_bytes: 0 });
+}
+
+#[test]
+fn a_segment_is_closed_when_asked_but_not_an_empty_one() {
+    let files = LossyFiles::default();
+    let (log, _) = open(&files, 1 << 20).unwrap();
+    (1..=3).for_each(|seq| log.append_and_wait(vec![entry(0, seq)]).unwrap());
+    (0..3).for_each(|_| log.roll().unwrap());
+    assert_eq!(log.shared.closed_segments(), [1]);
+    log.append_and_wait(vec![entry(0, 4)]).unwrap();
+    assert_eq!(log.trim(0, &|_| Some(Seq(3)), &|_| None).unwrap().removed, 1);
+    drop(log);
+    let (log, replayed) = open(&files.power_cut(0), 1 << 20).unwrap();
+    assert_eq!(replayed, [entry(0, 4)]);
+    assert_eq!(log.position(ShardId(0)).seq, Seq(4));
 }
 
 #[test]

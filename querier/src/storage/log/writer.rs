@@ -29,6 +29,8 @@ pub(super) enum Work {
     Control(Kind, ShardId, Position),
     /// Nothing; but everything before is synced, whatever the mode.
     Sync,
+    /// As `Sync`; and what follows goes into a new segment, so that this one can be removed.
+    Roll,
 }
 
 impl Work {
@@ -37,7 +39,7 @@ impl Work {
             Self::Entries(entries) => {
                 entries.iter().map(|e| (e.payload.len() + record::HEADER_BYTES) as u64).sum()
             }
-            Self::Control(..) | Self::Sync => record::HEADER_BYTES as u64,
+            Self::Control(..) | Self::Sync | Self::Roll => record::HEADER_BYTES as u64,
         }
     }
 }
@@ -151,6 +153,12 @@ impl Shared {
         segments.iter().take(segments.len().saturating_sub(1)).map(|segment| segment.number).collect()
     }
 
+    /// The bytes of some segments.
+    pub(super) fn bytes_of(&self, numbers: &[u64]) -> u64 {
+        let segments = self.segments.lock();
+        segments.iter().filter(|segment| numbers.contains(&segment.number)).map(|segment| segment.len).sum()
+    }
+
     /// Oldest first, so that a crash in between leaves no hole.
     pub(super) fn remove_segments(&self, numbers: &[u64]) -> Result<(), Error> {
         for number in numbers {
@@ -249,7 +257,7 @@ impl Writer {
             let durable = self.write(submissions);
             let due = wait.is_none_or(|wait| synced.elapsed() >= wait);
             if due && self.dirty {
-                if let Err(error) = self.sync() {
+                if let Err(error) = self.sync().and_then(|()| self.roll_when_full()) {
                     self.shared.fail(&error);
                     refuse(durable.submissions, &error);
                     continue;
@@ -287,7 +295,8 @@ impl Writer {
             return Durable { submissions: Vec::new() };
         }
         let must_sync =
-            kept.iter().any(|submission| matches!(submission.work, Work::Sync | Work::Control(..)));
+            kept.iter().any(|submission| !matches!(submission.work, Work::Entries(_)));
+        let must_roll = kept.iter().any(|submission| matches!(submission.work, Work::Roll));
         if (must_sync || self.shared.config.fsync == FsyncMode::Always)
             && let Err(error) = self.sync()
         {
@@ -295,7 +304,13 @@ impl Writer {
             refuse(kept, &error);
             return Durable { submissions: Vec::new() };
         }
+        // Only then may the segment be closed: of a closed one, what the index does not know may be removed.
         self.publish(places);
+        let is_empty = self.len == MAGIC.len() as u64;
+        let rolled = if must_roll && !is_empty { self.roll() } else { self.roll_when_full() };
+        if let Err(error) = rolled {
+            self.shared.fail(&error);
+        }
         Durable { submissions: kept }
     }
 
@@ -318,7 +333,7 @@ impl Writer {
                 one(*kind, &Entry { shard: *shard, seq: *seq, epoch: *epoch, payload: bytes::Bytes::new() });
             }
             Work::Entries(entries) => entries.iter().for_each(|entry| one(Kind::Entry, entry)),
-            Work::Sync => {}
+            Work::Sync | Work::Roll => {}
         }
         let checked = (first..places.len()).try_for_each(|at| self.check(&places[..at], &places[at]));
         if checked.is_err() {
@@ -361,10 +376,13 @@ impl Writer {
         self.file.sync()?;
         self.dirty = false;
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-        if self.len >= self.shared.config.segment_bytes {
-            self.roll()?;
-        }
         Ok(())
+    }
+
+    /// Closes a segment that is large enough, once all of it is durable.
+    fn roll_when_full(&mut self) -> Result<(), Error> {
+        let is_full = !self.dirty && self.len >= self.shared.config.segment_bytes;
+        if is_full { self.roll() } else { Ok(()) }
     }
 
     fn roll(&mut self) -> Result<(), Error> {
@@ -411,7 +429,7 @@ fn apply(batches: &Receiver<Durable>, mut sink: Box<dyn Sink>) {
         for Submission { work, done } in durable.submissions {
             let applied = match &work {
                 Work::Entries(entries) => entries.iter().try_for_each(|entry| sink.apply(entry)),
-                Work::Control(..) | Work::Sync => Ok(()),
+                Work::Control(..) | Work::Sync | Work::Roll => Ok(()),
             };
             // Durable all the same: what it means for the shard is the sink's to remember.
             told.push((done, applied));

@@ -112,7 +112,7 @@ proptest! {
         let mut node = Node::with(|config| {
             config.retention_ms = None;
             config.segment_bytes = 2000;
-            config.keep_segments = 1;
+            config.keep_segments = 0;
         });
         for shard in 0..3 {
             node.store().store_epoch(ShardId(shard), Epoch(epoch)).unwrap();

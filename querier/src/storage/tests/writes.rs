@@ -396,7 +396,7 @@ fn memory_is_bounded_by_early_flushes_and_then_by_refusing() {
 fn old_windows_are_written_by_maintenance_and_the_log_is_trimmed() {
     let mut node = Node::with(|config| {
         config.segment_bytes = 4096;
-        config.keep_segments = 1;
+        config.keep_segments = 0;
     });
     let minutes = |n: i64| T0 + n * 60_000;
     for n in 0..120 {
@@ -444,4 +444,33 @@ fn idle_series_are_forgotten_and_come_back_under_a_new_id() {
     node.reopen();
     assert_eq!(node.store().series_in(ShardId(0)), 2, "their rows are gone too");
     assert_eq!(node.select(&[Matcher::equal("instance", "7")])[0].1.floats, [1.0, 2.0]);
+}
+
+#[test]
+fn a_flush_leaves_no_log_unless_a_replica_lags() {
+    let mut node = Node::with(|config| config.segment_bytes = 4096);
+    let write = |node: &Node, n: i64| {
+        for shard in 0..3 {
+            node.write(shard, batch((0..20).map(|i| series("a", i, &[(T0 + n, n as f64)])).collect()));
+        }
+    };
+    (0..50).for_each(|n| write(&node, n));
+    let before = node.store().stats().log_bytes;
+    assert!(before > 8 * 4096, "{before}");
+    node.store().hold(ShardId(1), Some(Seq(49)));
+    node.store().flush().unwrap();
+    let kept = node.store().stats();
+    assert!(kept.log_kept_bytes > 0 && kept.log_bytes < before / 2, "{kept:?}");
+    assert!(node.store().entries(ShardId(1), Seq(49), 1).unwrap().is_some_and(|entries| entries.len() == 1));
+    node.store().hold(ShardId(1), None);
+    node.store().flush().unwrap();
+    let left = node.store().stats();
+    assert!(left.log_bytes < 100 && left.log_kept_bytes == 0, "{left:?}");
+    for n in 50..53 {
+        node.reopen();
+        write(&node, n);
+    }
+    node.reopen();
+    assert_eq!(node.store().position(ShardId(2)).seq, Seq(53));
+    assert_eq!(node.all().values().map(Vec::len).collect::<Vec<_>>(), [53; 20]);
 }
