@@ -34,6 +34,8 @@ pub struct Config {
     /// The most log segments that are kept for replicas that lag, once everything in them is written out here. A replica
     /// that lacks more catches up by a snapshot; while none lags, none are kept.
     pub log_keep_segments: usize,
+    /// Bytes that merging windows which are over into longer ones may write per second. 0 is without bound.
+    pub merge_bytes_per_s: u64,
     /// This node's failure domain: copies of a shard are spread over zones. May be empty.
     pub zone: String,
     /// How long a primary may serve after its followers last answered, in milliseconds.
@@ -78,6 +80,7 @@ impl Default for Config {
             read_cache_bytes: 0,
             log_segment_bytes: 64 << 20,
             log_keep_segments: 8,
+            merge_bytes_per_s: 8 << 20,
             zone: String::new(),
             lease_ms: timing.lease_ms,
             grace_ms: timing.grace_ms,

@@ -161,6 +161,7 @@ impl Collector for StoreCollector {
                 stats.log_kept_bytes,
             ),
             ("tricord_querier_disk_bytes", "Sorted files on disk", stats.disk_bytes),
+            ("tricord_querier_merges_waiting", "Merges of windows that are due", stats.merges_waiting),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -178,6 +179,12 @@ impl Collector for StoreCollector {
             ("tricord_querier_log_entries", "Entries appended to the log", stats.log_entries),
             ("tricord_querier_log_syncs", "Syncs of the log", stats.log_syncs),
             ("tricord_querier_flushed_windows", "Windows written out", stats.flushed_windows),
+            (
+                "tricord_querier_merged_windows",
+                "Windows written by merging shorter ones",
+                stats.merged_windows,
+            ),
+            ("tricord_querier_merged_bytes", "Bytes of merged windows written", stats.merged_bytes),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);

@@ -99,7 +99,7 @@ pub async fn start(config: Config, deps: Deps, shutdown: Shutdown) -> Result<Que
     let heartbeat = deps.cluster.start_heartbeat(&identity, &address, report).map_err(Error::Cluster)?;
     let checked = replicas.clone();
     deps.health.check("shards", move || checked.ready());
-    let maintenance = Maintenance::start(store, deps.memory, metrics)?;
+    let maintenance = Maintenance::start(store, deps.memory, metrics, config.merge_bytes_per_s)?;
     Ok(Querier { service, replicas, identity, heartbeat, maintenance, draining, shutdown: running })
 }
 

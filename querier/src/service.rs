@@ -15,8 +15,10 @@ use tricord_wire::proto::datanode as pb;
 use tricord_wire::{DataNode, Error, ErrorKind, ResponseStream};
 
 use crate::exec::{Task, too_many_bytes, work_off};
+use crate::maintain::now_ms;
 use crate::metrics::Metrics;
 use crate::replica::Replicas;
+use crate::storage::MergeReport;
 use crate::write::Writer;
 
 /// Bytes of a partial per message.
@@ -80,10 +82,24 @@ impl DataNode for Service {
         Ok(futures::stream::iter(chunks_of(partial).map(Ok)).boxed())
     }
 
-    async fn flush(&self, _request: pb::FlushRequest) -> Result<pb::FlushResponse, Error> {
-        let store = self.replicas.store.clone();
-        let report = blocking(move || store.flush()).await?;
-        Ok(pb::FlushResponse { windows: report.windows, bytes: report.bytes })
+    async fn flush(&self, request: pb::FlushRequest) -> Result<pb::FlushResponse, Error> {
+        let (store, draining) = (self.replicas.store.clone(), self.draining.clone());
+        let work = move || -> Result<_, crate::storage::Error> {
+            let flushed = store.flush()?;
+            let goes_on = |_| !draining.load(Ordering::Relaxed);
+            let merged = match request.merge {
+                true => store.merge(now_ms(), true, &goes_on)?,
+                false => MergeReport::default(),
+            };
+            Ok((flushed, merged))
+        };
+        let (flushed, merged) = blocking(work).await?;
+        Ok(pb::FlushResponse {
+            windows: flushed.windows,
+            bytes: flushed.bytes,
+            merged: merged.windows,
+            merged_bytes: merged.bytes,
+        })
     }
 
     async fn status(&self, _request: pb::NodeStatusRequest) -> Result<pb::NodeStatusResponse, Error> {

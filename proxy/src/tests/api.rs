@@ -247,4 +247,7 @@ async fn lists_without_content_are_empty_and_flush_reaches_every_node() {
     }
     let (_, body) = cluster.post("/api/v1/admin/flush", "").await;
     assert_eq!(body["data"], json!({"nodes": 3, "windows": 6, "bytes": 30}));
+    let (_, body) = cluster.post("/api/v1/admin/merge", "").await;
+    let expected = json!({"nodes": 3, "windows": 6, "bytes": 30, "merged": 3, "mergedBytes": 21});
+    assert_eq!(body["data"], expected);
 }

@@ -206,8 +206,9 @@ impl DataNode for FakeNode {
         Ok(futures::stream::iter(chunks).boxed())
     }
 
-    async fn flush(&self, _: pb::FlushRequest) -> Result<pb::FlushResponse, WireError> {
-        Ok(pb::FlushResponse { windows: 2, bytes: 10 })
+    async fn flush(&self, request: pb::FlushRequest) -> Result<pb::FlushResponse, WireError> {
+        let merged = u64::from(request.merge);
+        Ok(pb::FlushResponse { windows: 2, bytes: 10, merged, merged_bytes: merged * 7 })
     }
 
     async fn status(&self, _: pb::NodeStatusRequest) -> Result<pb::NodeStatusResponse, WireError> {

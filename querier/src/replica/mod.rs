@@ -25,6 +25,7 @@ use tricord_runtime::{Seldom, Shutdown};
 use tricord_wire::{Error, ErrorKind};
 
 pub(crate) use hosted::{Acknowledged, Hosted};
+pub(crate) use throttle::Throttle;
 
 use crate::metrics::Metrics;
 use crate::storage::Store;

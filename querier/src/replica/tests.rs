@@ -335,7 +335,7 @@ async fn a_joiner_gets_a_snapshot_of_what_the_log_has_trimmed() {
             must_write(&cluster, shard, serial).await;
         }
     }
-    first.service().flush(pb::FlushRequest {}).await.unwrap();
+    first.service().flush(pb::FlushRequest::default()).await.unwrap();
     let store = first.replicas.store.clone();
     let trimmed = |shard| matches!(store.entries(ShardId(shard), tricord_model::Seq(0), 1 << 20), Ok(None));
     let started = Instant::now();

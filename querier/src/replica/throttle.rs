@@ -1,14 +1,14 @@
-//! A bound on the bytes that snapshots may take per second, for all transfers of a node together.
+//! A bound on bytes per second, for all that share it: snapshots on their way, windows that are merged.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How far transfers may run ahead of the rate after a pause.
+/// How far work may run ahead of the rate after a pause.
 const BURST: Duration = Duration::from_millis(250);
 
-/// The bound; transfers ask it for leave chunk by chunk.
-pub(super) struct Throttle {
+/// The bound; work asks it for leave chunk by chunk.
+pub(crate) struct Throttle {
     bytes_per_s: u64,
     /// When everything taken so far is paid for.
     paid: Mutex<Option<Instant>>,
@@ -16,12 +16,12 @@ pub(super) struct Throttle {
 
 impl Throttle {
     /// So many bytes per second; 0 is without bound.
-    pub(super) fn new(bytes_per_s: u64) -> Self {
+    pub(crate) fn new(bytes_per_s: u64) -> Self {
         Self { bytes_per_s, paid: Mutex::new(None) }
     }
 
-    /// Takes room for a chunk. Tells how long its sender has to wait before it sends.
-    pub(super) fn take(&self, now: Instant, bytes: usize) -> Duration {
+    /// Takes room for a chunk. Tells how long to wait before it.
+    pub(crate) fn take(&self, now: Instant, bytes: usize) -> Duration {
         if self.bytes_per_s == 0 {
             return Duration::ZERO;
         }

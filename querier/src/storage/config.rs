@@ -27,6 +27,8 @@ pub(crate) struct StoreConfig {
     pub(crate) memory_limit_bytes: u64,
     /// The length of a window, in milliseconds. Fixed once data is written.
     pub(crate) window_ms: i64,
+    /// Over how many windows those that are over are merged, each an aligned number of them; empty to merge nothing.
+    pub(crate) merge_windows: Vec<u16>,
     /// How far ahead of the clock a sample may lie, in milliseconds.
     pub(crate) future_ms: i64,
     /// The size from which a new log segment is begun, in bytes.
@@ -49,6 +51,8 @@ impl StoreConfig {
             fsync: FsyncMode::Always,
             memory_limit_bytes: 2 << 30,
             window_ms: 30 * 60_000,
+            // Six hours, as most panels show no more, and a day, which keeps a month at 30 reads.
+            merge_windows: vec![12, 48],
             future_ms: 10 * 60_000,
             segment_bytes: 64 << 20,
             keep_segments: 8,
@@ -138,6 +142,15 @@ pub(crate) struct FlushReport {
     pub(crate) uncommitted: u64,
 }
 
+/// What merging has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MergeReport {
+    /// Merged windows written.
+    pub(crate) windows: u64,
+    /// Bytes of their files.
+    pub(crate) bytes: u64,
+}
+
 /// Counts of what a store holds and did, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoreStats {
@@ -163,4 +176,10 @@ pub(crate) struct StoreStats {
     pub(crate) disk_bytes: u64,
     /// Windows written since the start.
     pub(crate) flushed_windows: u64,
+    /// Merged windows written since the start.
+    pub(crate) merged_windows: u64,
+    /// Bytes of their files.
+    pub(crate) merged_bytes: u64,
+    /// Merges that are due.
+    pub(crate) merges_waiting: u64,
 }

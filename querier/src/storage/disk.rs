@@ -45,6 +45,12 @@ impl Found<'_> {
     pub(crate) fn labels(&self) -> Result<Labels, Error> {
         Ok(Labels::decode(&mut In::new(self.labels))?)
     }
+
+    /// With its labels read.
+    pub(crate) fn row(&self, labels: Labels) -> Row {
+        let fingerprint = Labels::fingerprint_of_encoded(self.labels);
+        Row { fingerprint, labels, block: self.block, slot: self.slot }
+    }
 }
 
 impl<'a> Disk<'a> {
@@ -84,7 +90,23 @@ impl<'a> Disk<'a> {
     /// A block of times, from the cache where it is there.
     pub(crate) fn time_block(&self, number: u32) -> Result<Arc<Times>, Error> {
         let key = self.key(Kind::Times).number(u64::from(number)).finish();
-        self.cache.times(key, || times::decode(&self.block(keys::DATA, Section::Times, number)?))
+        let section = if self.is_merged() { Section::LongTimes } else { Section::Times };
+        self.cache.times(key, || times::decode(&self.block(keys::DATA, section, number)?))
+    }
+
+    /// Whether several windows were merged into this one.
+    fn is_merged(&self) -> bool {
+        self.mark.windows > 1
+    }
+
+    /// Columns in a block of times.
+    pub(crate) fn columns_per_block(&self) -> usize {
+        if self.is_merged() { times::LONG_COLUMNS_PER_BLOCK } else { times::COLUMNS_PER_BLOCK }
+    }
+
+    /// Where everything of the tenant in this generation lies.
+    pub(crate) fn prefix(&self) -> &[u8] {
+        &self.prefix
     }
 
     /// The series that satisfy all matchers, sorted by place. `known` gives labels that are in memory already, by their
@@ -103,12 +125,11 @@ impl<'a> Disk<'a> {
             let ids = self.select(matchers)?;
             let mut rows = Vec::with_capacity(ids.len() as usize);
             self.series(&ids, &mut |_, found| {
-                let fingerprint = Labels::fingerprint_of_encoded(found.labels);
-                let labels = match known(fingerprint) {
+                let labels = match known(Labels::fingerprint_of_encoded(found.labels)) {
                     Some(labels) => labels,
                     None => found.labels()?,
                 };
-                rows.push(Row { fingerprint, labels, block: found.block, slot: found.slot });
+                rows.push(found.row(labels));
                 Ok(())
             })?;
             Ok(rows)
@@ -225,6 +246,11 @@ impl<'a> Disk<'a> {
         Ok(())
     }
 
+    /// A block of series, and the series at one of its places.
+    pub(crate) fn series_block(&self, number: u32) -> Result<Pinned<'a>, Error> {
+        self.block(keys::INDEX, Section::Series, number)
+    }
+
     /// Visits the exemplars of series by ascending place.
     pub(crate) fn exemplars(
         &self,
@@ -234,35 +260,23 @@ impl<'a> Disk<'a> {
         let prefix = keys::section(&self.prefix, Section::Exemplars);
         self.rocks.scan::<Error>(keys::DATA, &prefix, &keys::after(&prefix), &mut |_, block| {
             self.bytes.fetch_add(block.len() as u64, Ordering::Relaxed);
-            let body = unpack(VERSION, block, "exemplar")?;
-            let input = &mut In::new(&body);
-            while !input.is_empty() {
-                let id = input.u32()?;
-                let exemplars = decode_exemplars(input)?;
-                if ids.contains(id) {
-                    visit(id, exemplars);
-                }
-            }
+            exemplars_in(block)?
+                .into_iter()
+                .filter(|(id, _)| ids.contains(*id))
+                .for_each(|(id, of)| visit(id, of));
             Ok(true)
         })
     }
 
     /// The spans of a trace.
     pub(crate) fn trace(&self, id: &TraceId) -> Result<Vec<SpanRecord>, Error> {
-        let Some(first) = self.get(keys::INDEX, &keys::trace(&self.prefix, id))? else {
+        let Some(firsts) = self.get(keys::INDEX, &keys::trace(&self.prefix, id))? else {
             return Ok(Vec::new());
         };
-        let mut number = In::new(&first).u32()?;
         let mut found = Vec::new();
-        // A trace fills neighbouring blocks, which are sorted by trace.
-        while let Some(block) = self.get(keys::DATA, &keys::block(&self.prefix, Section::Spans, number))? {
-            let spans = spans::decode(&block)?;
-            let is_over = spans.last().is_none_or(|span| span.trace_id > *id);
-            found.extend(spans.into_iter().filter(|span| span.trace_id == *id));
-            if is_over {
-                break;
-            }
-            number += 1;
+        let mut firsts = In::new(&firsts);
+        while !firsts.is_empty() {
+            self.trace_from(id, firsts.u32()?, &mut found)?;
         }
         if found.is_empty() {
             return Err(Error::corrupt(format!("the spans of trace {id} are not where its index says")));
@@ -270,15 +284,43 @@ impl<'a> Disk<'a> {
         Ok(found)
     }
 
-    /// Visits blocks of spans of which some start in `[start_ns, end_ns]`; stops when told so.
+    /// The spans of a trace in a block and those behind it: it fills neighbouring blocks, which are sorted by trace.
+    fn trace_from(&self, id: &TraceId, first: u32, found: &mut Vec<SpanRecord>) -> Result<(), Error> {
+        let block = |number| self.get(keys::DATA, &keys::block(&self.prefix, Section::Spans, number));
+        let mut number = first;
+        while let Some(stored) = block(number)? {
+            let spans = spans::decode(&stored)?;
+            let is_over = spans.last().is_none_or(|span| span.trace_id > *id);
+            found.extend(spans.into_iter().filter(|span| span.trace_id == *id));
+            if is_over {
+                break;
+            }
+            number += 1;
+        }
+        Ok(())
+    }
+
+    /// Where blocks of spans lie: all, or of merged windows those of the one at a place.
+    pub(crate) fn span_range(&self, place: Option<u16>) -> (Vec<u8>, Vec<u8>) {
+        let Some(place) = place else {
+            let prefix = keys::section(&self.prefix, Section::Spans);
+            return (prefix.clone(), keys::after(&prefix));
+        };
+        let first = |place| keys::block(&self.prefix, Section::Spans, place * keys::SPAN_BLOCKS_PER_WINDOW);
+        (first(u32::from(place)), first(u32::from(place) + 1))
+    }
+
+    /// Visits blocks of spans of which some start in `[start_ns, end_ns]`, of merged windows those of the one at a place;
+    /// stops when told so.
     pub(crate) fn span_blocks(
         &self,
+        place: Option<u16>,
         start_ns: u64,
         end_ns: u64,
         visit: &mut dyn FnMut(Vec<SpanRecord>) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let prefix = keys::section(&self.prefix, Section::Spans);
-        self.rocks.scan::<Error>(keys::DATA, &prefix, &keys::after(&prefix), &mut |_, block| {
+        let (from, to) = self.span_range(place);
+        self.rocks.scan::<Error>(keys::DATA, &from, &to, &mut |_, block| {
             let bounds = spans::bounds(block)?;
             if bounds.max_ns < start_ns || bounds.min_ns > end_ns {
                 return Ok(true);
@@ -289,8 +331,19 @@ impl<'a> Disk<'a> {
     }
 }
 
+/// The exemplars of a block with the places of their series, which ascend.
+pub(crate) fn exemplars_in(block: &[u8]) -> Result<Vec<(u32, Vec<Exemplar>)>, Error> {
+    let body = unpack(VERSION, block, "exemplar")?;
+    let input = &mut In::new(&body);
+    let mut all = Vec::new();
+    while !input.is_empty() {
+        all.push((input.u32()?, decode_exemplars(input)?));
+    }
+    Ok(all)
+}
+
 /// Reads the series at a place of an index block.
-fn series_in(block: &[u8], at: usize) -> Result<Found<'_>, Error> {
+pub(crate) fn series_in(block: &[u8], at: usize) -> Result<Found<'_>, Error> {
     let damaged = || Error::corrupt("a block of the index is malformed");
     let (version, rest) = block.split_first().ok_or_else(damaged)?;
     if *version != VERSION {

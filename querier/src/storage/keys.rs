@@ -46,7 +46,13 @@ pub(crate) enum Section {
     Exemplars = 7,
     /// Data: blocks of spans.
     Spans = 8,
+    /// Data: blocks of timestamps of merged windows.
+    LongTimes = 9,
 }
+
+/// In merged windows the number of a span block is the place of its window among the merged ones times this, and its
+/// number there.
+pub(crate) const SPAN_BLOCKS_PER_WINDOW: u32 = 1 << 20;
 
 /// A window's generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,6 +134,12 @@ pub(crate) fn tenant(of: Generation, of_shard: ShardId, tenant: &Tenant) -> Vec<
     key.extend_from_slice(tenant.as_str().as_bytes());
     key.push(0);
     key
+}
+
+/// The tenant of a key under the prefix of a shard.
+pub(crate) fn parse_tenant<'k>(prefix: &[u8], key: &'k [u8]) -> Option<&'k str> {
+    let rest = key.strip_prefix(prefix)?;
+    std::str::from_utf8(rest.split(|byte| *byte == 0).next()?).ok()
 }
 
 /// The prefix of a section of a tenant.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tricord_model::{Seq, ShardId};
 
+use super::head::Mark;
 use super::store::Inner;
 use super::{Error, FlushReport, Store, keys};
 
@@ -27,6 +28,7 @@ impl Store {
         let chosen = inner.windows_to_seal(now_ms);
         let report = inner.write_out(&|shard, window_ms| chosen.contains(&(shard.id, window_ms)))?;
         inner.trim()?;
+        inner.remove_retired()?;
         inner.find_idle(now_ms);
         Ok(report)
     }
@@ -114,17 +116,30 @@ impl Inner {
         if self.pins.load(Ordering::Acquire) > 0 {
             return Ok(());
         }
-        let horizon = now_ms.saturating_sub(retention_ms).saturating_sub(self.config.window_ms);
+        let kept_from_ms = now_ms.saturating_sub(retention_ms);
+        let window_ms = self.config.window_ms;
         let _no_flush = self.flushing.lock();
+        let cells = self.cells();
+        // A merged window that is partly inside stays, and so does all that begins with it or later.
+        let mut end_ms = kept_from_ms.saturating_sub(window_ms).saturating_add(1);
+        for cell in &cells {
+            for (start_ms, marks) in cell.state.read().marks.range(..end_ms) {
+                let span_ms = |mark: &Mark| window_ms.saturating_mul(i64::from(mark.windows));
+                if marks.iter().any(|mark| start_ms.saturating_add(span_ms(mark)) > kept_from_ms) {
+                    end_ms = *start_ms;
+                    break;
+                }
+            }
+        }
         let mut any = false;
-        for cell in self.cells() {
+        for cell in &cells {
             let mut shard = cell.state.write();
-            let kept = shard.marks.split_off(&horizon.saturating_add(1));
+            let kept = shard.marks.split_off(&end_ms);
             let old = std::mem::replace(&mut shard.marks, kept);
             any |= !old.is_empty();
         }
         if any {
-            let (from, to) = (keys::window(i64::MIN), keys::window(horizon.saturating_add(1)));
+            let (from, to) = (keys::window(i64::MIN), keys::window(end_ms));
             // The marks go first: an index without marks is removed when the store is opened.
             self.rocks.delete_range(keys::DATA, &from, &to)?;
             self.rocks.delete_range(keys::INDEX, &from, &to)?;

@@ -7,6 +7,7 @@
 
 mod block;
 mod cache;
+mod compact;
 mod config;
 mod disk;
 mod error;
@@ -17,6 +18,7 @@ mod log;
 mod maintain;
 mod merge;
 mod open;
+mod pieces;
 mod reader;
 mod snapshot;
 mod state;
@@ -26,7 +28,7 @@ mod store;
 mod tests;
 
 pub(crate) use config::{
-    Counts, Entry, FlushReport, FsyncMode, Judged, Position, Progress, StoreConfig, StoreStats,
+    Counts, Entry, FlushReport, FsyncMode, Judged, MergeReport, Position, Progress, StoreConfig, StoreStats,
 };
 pub(crate) use error::Error;
 pub(crate) use reader::Reader;

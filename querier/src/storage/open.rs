@@ -10,7 +10,8 @@ use tricord_model::{Seq, ShardId};
 use tricord_rocks::{Options, Rocks};
 
 use super::cache::ReadCache;
-use super::flush::decode_mark;
+use super::compact::{Merges, Retired};
+use super::flush::{MAX_WINDOWS, decode_mark};
 use super::head::{Mark, Shard};
 use super::keys::{self, Generation};
 use super::log::files::{Files, RealFiles};
@@ -19,7 +20,7 @@ use super::store::{Applier, Cell, Inner};
 use super::{Entry, Error, Progress, Store, StoreConfig};
 
 /// The format of the directory that this build writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Where the format stands.
 const FORMAT_FILE: &str = "FORMAT";
 
@@ -56,6 +57,9 @@ impl Store {
             cache,
             shards: RwLock::default(),
             flushing: Mutex::new(()),
+            merging: Mutex::new(()),
+            merges: Merges::default(),
+            retired: Retired::default(),
             writing_rows: Mutex::new(()),
             generations: Mutex::default(),
             counters: super::store::Counters::default(),
@@ -81,6 +85,9 @@ impl Store {
 fn check(config: &StoreConfig) -> Result<(), Error> {
     if !(1_000..=7 * 86_400_000).contains(&config.window_ms) {
         return Err(Error::Invalid("a window must be between one second and seven days long".to_owned()));
+    }
+    if config.merge_windows.iter().any(|windows| !(2..=MAX_WINDOWS).contains(&u64::from(*windows))) {
+        return Err(Error::Invalid(format!("2 to {MAX_WINDOWS} windows can be merged")));
     }
     if config.segment_bytes > 1 << 30 {
         return Err(Error::Invalid("a log segment must not be larger than 1 GiB".to_owned()));
@@ -113,7 +120,8 @@ fn check_format(config: &StoreConfig) -> Result<(), Error> {
             config.window_ms
         )));
     }
-    Ok(())
+    // From now on there may be what an older build does not understand.
+    if found < FORMAT { write_format(config, &path) } else { Ok(()) }
 }
 
 fn write_format(config: &StoreConfig, path: &Path) -> Result<(), Error> {
@@ -126,6 +134,37 @@ fn write_format(config: &StoreConfig, path: &Path) -> Result<(), Error> {
         std::fs::File::open(&config.dir)?.sync_all()
     };
     write().map_err(failed)
+}
+
+/// The marks on disk.
+#[derive(Default)]
+pub(crate) struct Marks {
+    /// Those that count, by shard and window.
+    pub(crate) live: HashMap<ShardId, BTreeMap<i64, Vec<Mark>>>,
+    /// What merged generations have replaced, and a crash has left.
+    replaced: BTreeMap<Generation, Vec<ShardId>>,
+}
+
+impl Marks {
+    /// Takes generations of a window up to a number out of what counts.
+    fn replace(&mut self, shard: ShardId, window_ms: i64, highest: u32) {
+        let Some(of_shard) = self.live.get_mut(&shard) else { return };
+        let Some(marks) = of_shard.get_mut(&window_ms) else { return };
+        for mark in marks.extract_if(.., |mark| mark.number <= highest) {
+            self.replaced.entry(Generation { window_ms, number: mark.number }).or_default().push(shard);
+        }
+        if marks.is_empty() {
+            of_shard.remove(&window_ms);
+        }
+    }
+}
+
+fn generations_of(marks: &HashMap<ShardId, BTreeMap<i64, Vec<Mark>>>) -> HashSet<Generation> {
+    let of_shards = marks.values().flatten();
+    let all = of_shards.flat_map(|(window_ms, marks)| {
+        marks.iter().map(|mark| Generation { window_ms: *window_ms, number: mark.number })
+    });
+    all.collect()
 }
 
 impl Inner {
@@ -142,14 +181,16 @@ impl Inner {
 
     /// Brings the shards back as rows and marks say, and tells the log where each begins.
     fn restore(&self, opened: &mut Opened) -> Result<(), Error> {
-        let mut marks = self.read_marks()?;
-        self.remove_orphans(&marks)?;
+        let Marks { live: mut marks, replaced } = self.read_marks()?;
+        let used = generations_of(&marks);
+        self.remove_parts(&replaced, &used)?;
+        self.remove_orphans(&used)?;
         let mut cells = BTreeMap::new();
         for (id, meta, is_void) in self.stored_shards()? {
             let of_shard = marks.remove(&id).unwrap_or_default();
             if is_void {
                 tracing::warn!(shard = id.0, "a copy of the shard was not complete: it is removed");
-                self.erase(id, &of_shard.keys().copied().collect::<Vec<_>>())?;
+                self.erase(id)?;
                 continue;
             }
             let mut shard = self.load(id, meta)?;
@@ -165,46 +206,55 @@ impl Inner {
                 opened.forget(shard);
             }
         }
-        for (shard, of_shard) in marks {
-            self.erase(shard, &of_shard.keys().copied().collect::<Vec<_>>())?;
+        for shard in marks.into_keys() {
+            self.erase(shard)?;
         }
         *self.shards.write() = cells;
         Ok(())
     }
 
-    /// The marks of all windows by shard.
-    pub(crate) fn read_marks(&self) -> Result<HashMap<ShardId, BTreeMap<i64, Vec<Mark>>>, Error> {
-        let mut marks: HashMap<ShardId, BTreeMap<i64, Vec<Mark>>> = HashMap::new();
+    /// The marks of all windows.
+    pub(crate) fn read_marks(&self) -> Result<Marks, Error> {
+        let mut marks = Marks::default();
+        // What merged generations say that they replace, for each shard and window.
+        let mut replaced: HashMap<(ShardId, i64), u32> = HashMap::new();
         let mut cursor = self.rocks.cursor(keys::DATA, &[], &keys::windows_end())?;
         let mut generations = self.generations.lock();
+        let mut raise = |window_ms: i64, number: u32| {
+            let highest = generations.entry(window_ms).or_default();
+            *highest = number.max(*highest);
+        };
         while let Some((key, value)) = cursor.item() {
             let of = keys::parse_generation(key)
                 .ok_or_else(|| Error::corrupt("a key of the data is malformed"))?;
-            match keys::parse_mark(key) {
-                Some(shard) => {
-                    let mark = decode_mark(of.number, value)?;
-                    marks.entry(shard).or_default().entry(of.window_ms).or_default().push(mark);
-                    let highest = generations.entry(of.window_ms).or_default();
-                    *highest = of.number.max(*highest);
-                    cursor.advance();
-                }
-                // Behind the marks of one generation come its blocks: on to the next generation.
-                None => cursor.seek(&keys::after(&keys::generation(of))),
+            // Behind the marks of one generation come its blocks: on to the next generation.
+            let Some(shard) = keys::parse_mark(key) else {
+                cursor.seek(&keys::after(&keys::generation(of)));
+                continue;
+            };
+            let (mark, of_windows) = decode_mark(of.number, value)?;
+            raise(of.window_ms, of.number);
+            for (place, number) in of_windows.into_iter().enumerate().filter(|(_, number)| *number > 0) {
+                let window_ms =
+                    of.window_ms.saturating_add(self.config.window_ms.saturating_mul(place as i64));
+                // A number of what was replaced is never given again.
+                raise(window_ms, number);
+                let highest = replaced.entry((shard, window_ms)).or_default();
+                *highest = number.max(*highest);
             }
+            let of_shard = marks.live.entry(shard).or_default();
+            of_shard.entry(of.window_ms).or_default().push(mark);
+            cursor.advance();
         }
         cursor.status()?;
+        for ((shard, window_ms), highest) in replaced {
+            marks.replace(shard, window_ms, highest);
+        }
         Ok(marks)
     }
 
     /// Removes indexes whose data never went in.
-    fn remove_orphans(&self, marks: &HashMap<ShardId, BTreeMap<i64, Vec<Mark>>>) -> Result<(), Error> {
-        let known: HashSet<Generation> = marks
-            .values()
-            .flatten()
-            .flat_map(|(window_ms, marks)| {
-                marks.iter().map(|mark| Generation { window_ms: *window_ms, number: mark.number })
-            })
-            .collect();
+    fn remove_orphans(&self, known: &HashSet<Generation>) -> Result<(), Error> {
         let mut orphans = Vec::new();
         let mut cursor = self.rocks.cursor(keys::INDEX, &[], &keys::windows_end())?;
         while let Some((key, _)) = cursor.item() {
@@ -224,24 +274,25 @@ impl Inner {
     }
 
     /// Removes a shard's rows and windows. The rows go last, so that a crash in between is found and finished.
-    pub(crate) fn erase(&self, shard: ShardId, windows: &[i64]) -> Result<(), Error> {
+    pub(crate) fn erase(&self, shard: ShardId) -> Result<(), Error> {
         let mut mark = self.rocks.batch();
         mark.put(keys::STATE, &keys::row(shard, keys::Row::Installing), &[1]);
         self.rocks.write(mark, true)?;
-        self.erase_windows(shard, windows)?;
+        self.erase_windows(shard)?;
         let mut rows = self.rocks.batch();
         let prefix = keys::state(shard);
         rows.delete_range(keys::STATE, &prefix, &keys::after(&prefix));
         Ok(self.rocks.write(rows, true)?)
     }
 
-    /// Removes a shard's windows from the disk.
-    pub(crate) fn erase_windows(&self, shard: ShardId, windows: &[i64]) -> Result<(), Error> {
+    /// Removes a shard's windows from the disk, with what merges have replaced of them.
+    fn erase_windows(&self, shard: ShardId) -> Result<(), Error> {
         let mut batch = self.rocks.batch();
-        for window_ms in windows {
-            let highest = self.generations.lock().get(window_ms).copied().unwrap_or(0);
+        let windows: Vec<(i64, u32)> =
+            self.generations.lock().iter().map(|(window_ms, highest)| (*window_ms, *highest)).collect();
+        for (window_ms, highest) in windows {
             for number in 1..=highest {
-                let of = Generation { window_ms: *window_ms, number };
+                let of = Generation { window_ms, number };
                 let prefix = keys::shard(of, shard);
                 batch.delete(keys::DATA, &keys::mark(of, shard));
                 batch.delete_range(keys::DATA, &prefix, &keys::after(&prefix));

@@ -124,17 +124,14 @@ impl Store {
         let inner = &self.inner;
         let _no_flush = inner.flushing.lock();
         let epoch = inner.find(shard).map(|cell| cell.state.read().epoch);
-        let old = inner.shards.write().remove(&shard);
-        let windows: Vec<i64> =
-            old.map(|old| old.state.read().marks.keys().copied().collect()).unwrap_or_default();
-        inner.erase(shard, &windows)?;
+        drop(inner.shards.write().remove(&shard));
+        inner.erase(shard)?;
         let mut installing = Installing::begin(inner, shard)?;
         let result = installing.run(chunks).and_then(|()| installing.finish(position, epoch));
         if result.is_err() {
-            let windows = installing.windows();
             drop(installing);
             inner.shards.write().remove(&shard);
-            inner.erase(shard, &windows)?;
+            inner.erase(shard)?;
         }
         result
     }
@@ -317,7 +314,7 @@ impl<'a> Installing<'a> {
         self.ingest()?;
         let meta = self.meta.ok_or_else(|| Error::corrupt("a snapshot lacks the shard's own row"))?;
         let mut shard = self.inner.load(self.shard, meta)?;
-        shard.marks = self.inner.read_marks()?.remove(&self.shard).unwrap_or_default();
+        shard.marks = self.inner.read_marks()?.live.remove(&self.shard).unwrap_or_default();
         self.inner.log()?.control(Kind::Reset, self.shard, meta.base)?;
         let cell = Cell::new(shard);
         self.inner.shards.write().insert(self.shard, Arc::clone(&cell));
@@ -353,11 +350,6 @@ impl<'a> Installing<'a> {
         batch.put(keys::STATE, &key, &value);
         batch.delete(keys::STATE, &keys::row(self.shard, Row::Installing));
         Ok(self.inner.rocks.write(batch, true)?)
-    }
-
-    /// Windows that anything may have been written to.
-    fn windows(&self) -> Vec<i64> {
-        self.inner.generations.lock().keys().copied().collect()
     }
 }
 

@@ -11,6 +11,7 @@ use tricord_model::{BatchView, Epoch, Seq, ShardId, Tenant};
 use tricord_rocks::Rocks;
 
 use super::cache::ReadCache;
+use super::compact::{Merges, Retired};
 use super::head::{Rules, Shard};
 use super::keys;
 use super::log::{Done, Kind, Log, Sink};
@@ -60,8 +61,12 @@ impl Counters {
         self.kept_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    pub(crate) fn duplicate(&self, count: u64) {
+        self.duplicates.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(crate) fn flushed(&self, duplicates: u64) {
-        self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
+        self.duplicate(duplicates);
         self.windows.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -74,6 +79,11 @@ pub(crate) struct Inner {
     pub(crate) shards: RwLock<BTreeMap<ShardId, Arc<Cell>>>,
     /// Held while windows are written: one flush at a time.
     pub(crate) flushing: Mutex<()>,
+    /// Held while windows are merged: one merge at a time.
+    pub(crate) merging: Mutex<()>,
+    pub(crate) merges: Merges,
+    /// Generations that merges have replaced.
+    pub(crate) retired: Retired,
     /// Held while rows are collected and written, so that an older state never overwrites a newer one.
     pub(crate) writing_rows: Mutex<()>,
     /// The highest generation begun in each window.
@@ -186,10 +196,11 @@ impl Store {
     /// [`Error`] when the disk fails.
     pub(crate) fn drop_shard(&self, shard: ShardId) -> Result<(), Error> {
         let _no_flush = self.inner.flushing.lock();
-        let Some(cell) = self.inner.shards.write().remove(&shard) else { return Ok(()) };
+        if self.inner.shards.write().remove(&shard).is_none() {
+            return Ok(());
+        }
         let _no_rows = self.inner.writing_rows.lock();
-        let windows: Vec<i64> = cell.state.read().marks.keys().copied().collect();
-        self.inner.erase(shard, &windows)
+        self.inner.erase(shard)
     }
 
     /// The last durable entry.
@@ -370,6 +381,7 @@ impl Store {
     pub(crate) fn stats(&self) -> StoreStats {
         let Inner { counters, rocks, log, .. } = &*self.inner;
         let (log_entries, log_syncs) = log.get().map(|log| log.counts()).unwrap_or_default();
+        let (merged_windows, merged_bytes, merges_waiting) = self.inner.merges.counts();
         let files = |family| rocks.property(family, "rocksdb.total-sst-files-size");
         StoreStats {
             memory_bytes: self.memory(),
@@ -383,6 +395,9 @@ impl Store {
             log_kept_bytes: counters.kept_bytes.load(Ordering::Relaxed),
             disk_bytes: keys::FAMILIES.iter().map(|family| files(family.name)).sum(),
             flushed_windows: counters.windows.load(Ordering::Relaxed),
+            merged_windows,
+            merged_bytes,
+            merges_waiting,
         }
     }
 

@@ -50,6 +50,7 @@ pub(super) fn routes() -> Router<Proxy> {
         .route("/read", post(read::read))
         .route("/admin/tsdb/{what}", post(admin::disabled).put(admin::disabled))
         .route("/admin/flush", post(admin::flush))
+        .route("/admin/merge", post(admin::merge))
         // Everything else, `status/flags` among it: Grafana takes an answer there for another product.
         .route("/{*rest}", get(unknown).post(unknown))
 }

@@ -21,8 +21,13 @@ const MAX_INFLATED_BYTES: usize = 64 << 20;
 
 /// Compresses a block's body behind its version.
 pub(crate) fn pack(version: u8, body: &[u8]) -> Result<Vec<u8>, Error> {
+    pack_at(LEVEL, version, body)
+}
+
+/// As [`pack`], at another level of zstd.
+pub(crate) fn pack_at(level: i32, version: u8, body: &[u8]) -> Result<Vec<u8>, Error> {
     let packed =
-        zstd::bulk::compress(body, LEVEL).map_err(|error| Error::Io(format!("cannot compress: {error}")))?;
+        zstd::bulk::compress(body, level).map_err(|error| Error::Io(format!("cannot compress: {error}")))?;
     let mut block = Vec::with_capacity(packed.len() + 5);
     block.push(version);
     block.extend_from_slice(&(body.len() as u32).to_le_bytes());

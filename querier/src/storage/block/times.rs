@@ -10,6 +10,8 @@ use crate::storage::Error;
 const VERSION: u8 = 1;
 /// Columns in a block: about as many as a block of values has series.
 pub(crate) const COLUMNS_PER_BLOCK: usize = 64;
+/// The same in merged windows, where columns are long.
+pub(crate) const LONG_COLUMNS_PER_BLOCK: usize = 8;
 
 /// The distinct columns of a window, numbered in the order of first use.
 #[derive(Default)]
@@ -36,7 +38,8 @@ impl TimesBuilder {
     }
 }
 
-fn encode(columns: &[Vec<i64>]) -> Result<Vec<u8>, Error> {
+/// A block of columns.
+pub(crate) fn encode(columns: &[Vec<i64>]) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     let out = &mut Writer::new(&mut body);
     out.u64(columns.len() as u64);

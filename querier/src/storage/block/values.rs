@@ -5,13 +5,20 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tricord_model::codec::{Reader, Writer};
 use tricord_model::{FloatHistogram, Points};
 
-use super::{floats, pack, unpack};
+use super::{floats, pack, pack_at, unpack};
 use crate::storage::Error;
 
+/// A series' floats are one column.
 const VERSION: u8 = 1;
+/// A series' floats are columns of [`SLICE`] each behind their lengths, so that a part of a long series is read alone.
+const SLICED: u8 = 2;
+const SLICE: usize = 256;
+/// The zstd level of sliced blocks, which are written once and for long.
+const SLICED_LEVEL: i32 = 3;
 /// A block is closed when it has so many series …
 pub(crate) const SERIES_PER_BLOCK: usize = 64;
 /// … or so many bytes before compression.
@@ -26,13 +33,19 @@ const HAS_STARTS: u8 = 4;
 pub(crate) struct BlockBuilder {
     directory: Vec<(u32, usize)>,
     data: Vec<u8>,
+    sliced: bool,
 }
 
 impl BlockBuilder {
+    /// A builder of blocks with long series.
+    pub(crate) fn sliced() -> Self {
+        Self { sliced: true, ..Self::default() }
+    }
+
     /// Adds a series, whose times have this number.
     pub(crate) fn push(&mut self, times: u32, points: &Points) {
         let start = self.data.len();
-        encode_points(points, &mut self.data);
+        encode_points(points, self.sliced, &mut self.data);
         self.directory.push((times, self.data.len() - start));
     }
 
@@ -57,12 +70,13 @@ impl BlockBuilder {
         }
         out.raw(&self.data);
         self.data.clear();
-        pack(VERSION, &body)
+        if self.sliced { pack_at(SLICED_LEVEL, SLICED, &body) } else { pack(VERSION, &body) }
     }
 }
 
 /// A block that is being read.
 pub(crate) struct Block {
+    sliced: bool,
     body: Vec<u8>,
     /// Number of the times, begin and end in the body, for each series.
     directory: Vec<(u32, usize, usize)>,
@@ -71,7 +85,8 @@ pub(crate) struct Block {
 impl Block {
     /// Inflates a block and reads its directory.
     pub(crate) fn open(block: &[u8]) -> Result<Self, Error> {
-        let body = unpack(VERSION, block, "value")?;
+        let sliced = block.first() == Some(&SLICED);
+        let body = unpack(if sliced { SLICED } else { VERSION }, block, "value")?;
         let mut input = Reader::new(&body);
         let count = input.count(2)?;
         let mut lens = Vec::with_capacity(count);
@@ -86,7 +101,7 @@ impl Block {
             directory.push((times, at, end));
             at = end;
         }
-        Ok(Self { body, directory })
+        Ok(Self { sliced, body, directory })
     }
 
     /// The number of the times of a series.
@@ -106,7 +121,8 @@ impl Block {
         into: &mut Points,
     ) -> Result<(), Error> {
         let (_, from, to) = self.entry(slot)?;
-        append_points(&self.body[from..to], times, places.start, places.end, scratch, into)
+        let column = Column { bytes: &self.body[from..to], sliced: self.sliced };
+        column.append(times, places.start, places.end, scratch, into)
     }
 
     /// Whether any sample of a series is a histogram.
@@ -126,7 +142,7 @@ impl Block {
     }
 }
 
-fn encode_points(points: &Points, out: &mut Vec<u8>) {
+fn encode_points(points: &Points, sliced: bool, out: &mut Vec<u8>) {
     let has_floats = points.histograms.len() < points.len();
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     out.push(
@@ -134,8 +150,10 @@ fn encode_points(points: &Points, out: &mut Vec<u8>) {
             | flag(!points.histograms.is_empty(), HAS_HISTOGRAMS)
             | flag(!points.start_ms.is_empty(), HAS_STARTS),
     );
-    if has_floats {
-        floats::encode(&points.floats, out);
+    match has_floats {
+        true if sliced => encode_slices(&points.floats, out),
+        true => floats::encode(&points.floats, out),
+        false => {}
     }
     if !points.histograms.is_empty() {
         let writer = &mut Writer::new(out);
@@ -164,46 +182,110 @@ pub(crate) struct Scratch {
     floats: Vec<f64>,
 }
 
-fn append_points(
-    bytes: &[u8],
-    times: &[i64],
+/// The lengths of all slices, then the slices.
+fn encode_slices(values: &[f64], out: &mut Vec<u8>) {
+    let mut slices = Vec::new();
+    let mut writer = Writer::new(out);
+    for slice in values.chunks(SLICE) {
+        let before = slices.len();
+        floats::encode(slice, &mut slices);
+        writer.u64((slices.len() - before) as u64);
+    }
+    writer.raw(&slices);
+}
+
+/// The bytes of a series.
+struct Column<'b> {
+    bytes: &'b [u8],
+    sliced: bool,
+}
+
+impl Column<'_> {
+    fn append(
+        &self,
+        times: &[i64],
+        from: usize,
+        to: usize,
+        scratch: &mut Scratch,
+        into: &mut Points,
+    ) -> Result<(), Error> {
+        let input = &mut Reader::new(self.bytes);
+        let flags = input.u8()?;
+        let (count, at) = (times.len(), into.len());
+        // Of floats alone what comes after the range need not be read.
+        let wanted = if flags == HAS_FLOATS { to } else { count };
+        if flags & HAS_FLOATS == 0 {
+            into.floats.resize(at + to - from, 0.0);
+        } else if self.sliced {
+            append_slices(input, count, from, to, scratch, &mut into.floats)?;
+        } else {
+            append_floats(input, count, from..to, wanted, scratch, &mut into.floats)?;
+        }
+        into.t_ms.extend_from_slice(&times[from..to]);
+        if flags & HAS_HISTOGRAMS != 0 {
+            append_histograms(input, count, from, to, at, into)?;
+        }
+        if flags & HAS_STARTS != 0 {
+            into.start_ms.resize(at, 0);
+            let (mut previous, mut place) = (0i64, 0);
+            input.i64s(count, |difference| {
+                previous = previous.wrapping_add(difference);
+                if (from..to).contains(&place) {
+                    into.start_ms.push(previous);
+                }
+                place += 1;
+            })?;
+        } else if !into.start_ms.is_empty() {
+            into.start_ms.resize(at + to - from, 0);
+        }
+        if input.is_empty() { Ok(()) } else { Err(Error::corrupt("bytes follow the end of a column")) }
+    }
+}
+
+/// Appends some floats of a column of `count`, of which the first `wanted` are read.
+fn append_floats(
+    input: &mut Reader<'_>,
+    count: usize,
+    places: Range<usize>,
+    wanted: usize,
+    scratch: &mut Scratch,
+    into: &mut Vec<f64>,
+) -> Result<(), Error> {
+    if places.start == 0 && places.end == wanted {
+        return floats::decode(input, count, wanted, into);
+    }
+    scratch.floats.clear();
+    floats::decode(input, count, wanted, &mut scratch.floats)?;
+    into.extend_from_slice(&scratch.floats[places]);
+    Ok(())
+}
+
+/// Appends some floats of slices; only those that have some are read.
+fn append_slices(
+    input: &mut Reader<'_>,
+    count: usize,
     from: usize,
     to: usize,
     scratch: &mut Scratch,
-    into: &mut Points,
+    into: &mut Vec<f64>,
 ) -> Result<(), Error> {
-    let input = &mut Reader::new(bytes);
-    let flags = input.u8()?;
-    let (count, at) = (times.len(), into.len());
-    // Of floats alone what comes after the range need not be read.
-    let wanted = if flags == HAS_FLOATS { to } else { count };
-    if flags & HAS_FLOATS == 0 {
-        into.floats.resize(at + to - from, 0.0);
-    } else if from == 0 && to == wanted {
-        floats::decode(input, count, wanted, &mut into.floats)?;
-    } else {
-        scratch.floats.clear();
-        floats::decode(input, count, wanted, &mut scratch.floats)?;
-        into.floats.extend_from_slice(&scratch.floats[from..to]);
+    let mut lens = SmallVec::<[usize; 32]>::new();
+    for _ in 0..count.div_ceil(SLICE) {
+        lens.push(input.u64()? as usize);
     }
-    into.t_ms.extend_from_slice(&times[from..to]);
-    if flags & HAS_HISTOGRAMS != 0 {
-        append_histograms(input, count, from, to, at, into)?;
-    }
-    if flags & HAS_STARTS != 0 {
-        into.start_ms.resize(at, 0);
-        let (mut previous, mut place) = (0i64, 0);
-        input.i64s(count, |difference| {
-            previous = previous.wrapping_add(difference);
-            if (from..to).contains(&place) {
-                into.start_ms.push(previous);
+    for (number, len) in lens.into_iter().enumerate() {
+        let slice = &mut Reader::new(input.raw(len)?);
+        let first = number * SLICE;
+        let size = (count - first).min(SLICE);
+        let (from, to) = (from.max(first), to.min(first + size));
+        if from < to {
+            append_floats(slice, size, from - first..to - first, to - first, scratch, into)?;
+            if !slice.is_empty() {
+                return Err(Error::corrupt("bytes follow the end of a slice"));
             }
-            place += 1;
-        })?;
-    } else if !into.start_ms.is_empty() {
-        into.start_ms.resize(at + to - from, 0);
+        }
     }
-    if input.is_empty() { Ok(()) } else { Err(Error::corrupt("bytes follow the end of a column")) }
+    Ok(())
 }
 
 fn append_histograms(
@@ -279,6 +361,39 @@ mod tests {
                 let got = read(&block, slot, &all.t_ms, places.clone()).unwrap();
                 assert_eq!(got.iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>(), "{places:?}");
             }
+        }
+    }
+
+    #[test]
+    fn any_part_of_a_long_series_is_read_alone() {
+        let starts = |n: i64| if n > 300 { n / 100 } else { 0 };
+        let floats: Points = (0..700).map(|n| Sample::float(n * 10, (n % 31) as f64 * 0.5)).collect();
+        let stale = |n: i64| if n % 97 == 5 { tricord_model::STALE_NAN } else { (n as f64).sqrt() };
+        let odd: Points = (0..513)
+            .map(|n| Sample { t_ms: n, start_ms: starts(n), value: Value::Float(stale(n)) })
+            .collect();
+        let mixed = example(100);
+        let mut builder = BlockBuilder::sliced();
+        [&floats, &odd, &mixed].into_iter().for_each(|points| builder.push(0, points));
+        let bytes = builder.finish().unwrap();
+        let block = Block::open(&bytes).unwrap();
+        let bits = |points: &Points| -> Vec<(i64, i64, u64)> {
+            let start = |at: usize| points.start_ms.get(at).copied().unwrap_or(0);
+            (0..points.len()).map(|at| (points.t_ms[at], start(at), points.floats[at].to_bits())).collect()
+        };
+        for (slot, all) in [&floats, &odd, &mixed].into_iter().enumerate() {
+            for from in (0..all.len()).step_by(51).chain([255, 256, 257, 512]) {
+                for to in [from + 1, from + 2, 256, 512, all.len()].map(|to| to.min(all.len())) {
+                    let from = from.min(to);
+                    let got = read(&block, slot, &all.t_ms, from..to).unwrap();
+                    assert_eq!(bits(&got), bits(all)[from..to], "{slot}: {from}..{to}");
+                    let inside = |(at, _): &&(u32, _)| (from..to).contains(&(*at as usize));
+                    assert_eq!(got.histograms.len(), all.histograms.iter().filter(inside).count());
+                }
+            }
+        }
+        for len in 0..bytes.len() {
+            assert!(Block::open(&bytes[..len]).is_err(), "cut at {len}");
         }
     }
 

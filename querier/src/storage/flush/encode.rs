@@ -21,7 +21,7 @@ use crate::storage::merge::merge;
 /// Series in a block of the index.
 pub(crate) const SERIES_PER_INDEX_BLOCK: u32 = 256;
 /// Exemplars of so many bytes are put into one block.
-const EXEMPLAR_BLOCK_BYTES: usize = 64 << 10;
+pub(crate) const EXEMPLAR_BLOCK_BYTES: usize = 64 << 10;
 /// The version of index blocks, headers and exemplar blocks.
 pub(crate) const VERSION: u8 = 1;
 
@@ -52,7 +52,8 @@ impl Writer {
 
     /// Adds a shard's parts; answers its mark.
     pub(super) fn write(&mut self, job: &Job) -> Result<Mark, Error> {
-        let mut mark = Mark { number: self.of.number, through: job.through, samples: 0, spans: 0 };
+        let number = self.of.number;
+        let mut mark = Mark { number, through: job.through, samples: 0, spans: 0, windows: 1 };
         for (tenant, rows) in rows(self.of.window_ms, job) {
             mark.samples += rows.iter().map(|row| row.points.len() as u64).sum::<u64>();
             let prefix = keys::tenant(self.of, job.shard, &tenant);
@@ -103,29 +104,9 @@ impl Writer {
         for (number, block) in times.finish()?.into_iter().enumerate() {
             self.data.0.put(keys::block(prefix, Section::Times, number as u32), block);
         }
-        self.write_index(prefix, &rows, &places)?;
+        let labels: Vec<&Labels> = rows.iter().map(|row| &row.labels).collect();
+        index(prefix, &labels, &places, &mut |key, value| self.index.0.put(key, value))?;
         self.write_exemplars(prefix, &rows)
-    }
-
-    fn write_index(&mut self, prefix: &[u8], rows: &[Row], places: &[(u32, u32)]) -> Result<(), Error> {
-        let mut header = vec![VERSION];
-        Out::new(&mut header).u64(rows.len() as u64);
-        self.index.0.put(keys::section(prefix, Section::Header), header);
-        let size = SERIES_PER_INDEX_BLOCK as usize;
-        for (number, (rows, places)) in rows.chunks(size).zip(places.chunks(size)).enumerate() {
-            let block = index_block(rows, places);
-            self.index.0.put(keys::block(prefix, Section::Series, number as u32), block);
-        }
-        let mut sets: BTreeMap<(&str, &str), RoaringBitmap> = BTreeMap::new();
-        for (id, row) in rows.iter().enumerate() {
-            for pair in row.labels.iter() {
-                sets.entry(pair).or_default().insert(id as u32);
-            }
-        }
-        for ((name, value), ids) in sets {
-            self.index.0.put(keys::label_value(prefix, name, value), postings::encode(&ids)?);
-        }
-        Ok(())
     }
 
     fn write_exemplars(&mut self, prefix: &[u8], rows: &[Row]) -> Result<(), Error> {
@@ -187,19 +168,45 @@ pub(crate) fn sort_spans(spans: &mut Vec<SpanRecord>) {
     spans.dedup();
 }
 
+/// The index of a tenant's series: labels, where the values are, and postings.
+pub(crate) fn index(
+    prefix: &[u8],
+    labels: &[&Labels],
+    places: &[(u32, u32)],
+    put: &mut dyn FnMut(Vec<u8>, Vec<u8>),
+) -> Result<(), Error> {
+    let mut header = vec![VERSION];
+    Out::new(&mut header).u64(labels.len() as u64);
+    put(keys::section(prefix, Section::Header), header);
+    let size = SERIES_PER_INDEX_BLOCK as usize;
+    for (number, (labels, places)) in labels.chunks(size).zip(places.chunks(size)).enumerate() {
+        put(keys::block(prefix, Section::Series, number as u32), index_block(labels, places));
+    }
+    let mut sets: BTreeMap<(&str, &str), RoaringBitmap> = BTreeMap::new();
+    for (id, labels) in labels.iter().enumerate() {
+        for pair in labels.iter() {
+            sets.entry(pair).or_default().insert(id as u32);
+        }
+    }
+    for ((name, value), ids) in sets {
+        put(keys::label_value(prefix, name, value), postings::encode(&ids)?);
+    }
+    Ok(())
+}
+
 /// Offsets of each series, then for each: block and slot of its values, and its labels.
-fn index_block(rows: &[Row], places: &[(u32, u32)]) -> Vec<u8> {
-    let mut offsets = Vec::with_capacity(rows.len() * 4);
+fn index_block(labels: &[&Labels], places: &[(u32, u32)]) -> Vec<u8> {
+    let mut offsets = Vec::with_capacity(labels.len() * 4);
     let mut body = Vec::new();
-    for (row, (block, slot)) in rows.iter().zip(places) {
+    for (labels, (block, slot)) in labels.iter().zip(places) {
         offsets.extend_from_slice(&(body.len() as u32).to_le_bytes());
         let out = &mut Out::new(&mut body);
         out.u64(u64::from(*block));
         out.u64(u64::from(*slot));
-        row.labels.encode(out);
+        labels.encode(out);
     }
     let mut bytes = vec![VERSION];
-    bytes.extend_from_slice(&(rows.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(&(labels.len() as u16).to_le_bytes());
     bytes.extend(offsets);
     bytes.extend(body);
     bytes

@@ -120,7 +120,7 @@ impl Inner {
     }
 
     /// A number that no generation of the window has, not even one of which only the index went in.
-    fn next_generation(&self, window_ms: i64) -> u32 {
+    pub(crate) fn next_generation(&self, window_ms: i64) -> u32 {
         let mut used = self.generations.lock();
         let cells = self.cells();
         let known = cells.iter().filter_map(|cell| {
@@ -132,26 +132,51 @@ impl Inner {
     }
 }
 
-/// The value of a mark.
-pub(crate) fn encode_mark(mark: &Mark) -> Vec<u8> {
-    let mut bytes = vec![1];
+/// The version of the marks of windows as they are written out.
+const MARK: u8 = 1;
+/// The version of the marks of merged windows.
+const MERGED_MARK: u8 = 2;
+/// No mark goes over more windows.
+pub(crate) const MAX_WINDOWS: u64 = 64;
+
+/// The value of a mark. `replaced` are, for each window of a merged generation, the highest of the generations that are
+/// in it, or 0.
+pub(crate) fn encode_mark(mark: &Mark, replaced: &[u32]) -> Vec<u8> {
+    let mut bytes = vec![if replaced.is_empty() { MARK } else { MERGED_MARK }];
     let out = &mut tricord_model::codec::Writer::new(&mut bytes);
     out.u64(mark.through.0);
     out.u64(mark.samples);
     out.u64(mark.spans);
+    if !replaced.is_empty() {
+        out.u64(replaced.len() as u64);
+        replaced.iter().for_each(|number| out.u64(u64::from(*number)));
+    }
     bytes
 }
 
 /// Reads what [`encode_mark`] wrote.
-pub(crate) fn decode_mark(number: u32, bytes: &[u8]) -> Result<Mark, Error> {
+pub(crate) fn decode_mark(number: u32, bytes: &[u8]) -> Result<(Mark, Vec<u32>), Error> {
     let input = &mut tricord_model::codec::Reader::new(bytes);
-    if input.u8()? != 1 {
+    let version = input.u8()?;
+    if version != MARK && version != MERGED_MARK {
         return Err(Error::corrupt("a mark has an unknown version: it may be of a newer build"));
     }
-    Ok(Mark { number, through: Seq(input.u64()?), samples: input.u64()?, spans: input.u64()? })
+    let (through, samples, spans) = (Seq(input.u64()?), input.u64()?, input.u64()?);
+    let mut replaced = Vec::new();
+    if version == MERGED_MARK {
+        let windows = input.u64()?;
+        if !(2..=MAX_WINDOWS).contains(&windows) {
+            return Err(Error::corrupt("a mark goes over an impossible number of windows"));
+        }
+        for _ in 0..windows {
+            replaced.push(input.u32()?);
+        }
+    }
+    let windows = replaced.len().max(1) as u16;
+    Ok((Mark { number, through, samples, spans, windows }, replaced))
 }
 
 /// The key of a mark and its value.
 pub(crate) fn mark_pair(of: Generation, shard: ShardId, mark: &Mark) -> (Vec<u8>, Vec<u8>) {
-    (keys::mark(of, shard), encode_mark(mark))
+    (keys::mark(of, shard), encode_mark(mark, &[]))
 }

@@ -35,6 +35,8 @@ pub(crate) struct Mark {
     pub(crate) samples: u64,
     /// Spans in it.
     pub(crate) spans: u64,
+    /// How many windows it goes over: 1 as it is written out, more where several were merged.
+    pub(crate) windows: u16,
 }
 
 /// One shard.

@@ -294,8 +294,7 @@ impl Writer {
             refuse(kept, &error);
             return Durable { submissions: Vec::new() };
         }
-        let must_sync =
-            kept.iter().any(|submission| !matches!(submission.work, Work::Entries(_)));
+        let must_sync = kept.iter().any(|submission| !matches!(submission.work, Work::Entries(_)));
         let must_roll = kept.iter().any(|submission| matches!(submission.work, Work::Roll));
         if (must_sync || self.shared.config.fsync == FsyncMode::Always)
             && let Err(error) = self.sync()

@@ -3,7 +3,6 @@
 //! Of each shard, what is in memory is copied first, together with the list of what is on disk at that moment; then the
 //! disk is read. A window that is written out in between is thus seen exactly once.
 
-mod pieces;
 mod samples;
 mod series;
 mod spans;
@@ -17,6 +16,7 @@ use tricord_model::{ShardId, Tenant};
 
 use super::Error;
 use super::disk::Disk;
+use super::flush::MAX_WINDOWS;
 use super::head::{Mark, Shard};
 use super::store::{Cell, Inner};
 
@@ -28,6 +28,8 @@ pub(crate) struct Reader {
     horizon_ms: i64,
     cancel: Arc<AtomicBool>,
     bytes: AtomicU64,
+    /// While it is held, no generation is removed that it may have found.
+    _guard: Arc<()>,
 }
 
 /// A range of time in milliseconds, both ends included.
@@ -46,7 +48,8 @@ impl Range {
 
 impl Reader {
     pub(crate) fn new(inner: Arc<Inner>, cells: Vec<Arc<Cell>>, tenant: Tenant, horizon_ms: i64) -> Self {
-        Self { inner, cells, tenant, horizon_ms, cancel: Arc::default(), bytes: AtomicU64::new(0) }
+        let _guard = inner.retired.guard();
+        Self { inner, cells, tenant, horizon_ms, cancel: Arc::default(), bytes: AtomicU64::new(0), _guard }
     }
 
     /// Stops with [`Error::Cancelled`] once the flag is set.
@@ -91,11 +94,21 @@ impl Reader {
 
     /// The generations of a shard that overlap a range and have something of a kind, oldest window first.
     fn generations(&self, shard: &Shard, range: Range, has: impl Fn(&Mark) -> bool) -> Vec<(i64, Mark)> {
+        let longest_ms = self.inner.config.window_ms.saturating_mul(MAX_WINDOWS as i64);
+        let first = range.from_ms.saturating_sub(longest_ms);
+        let overlaps =
+            |window_ms: i64, mark: &Mark| window_ms.saturating_add(self.span_ms(mark)) > range.from_ms;
         let mut generations = Vec::new();
-        for (window_ms, marks) in self.windows(&shard.marks, range) {
-            generations.extend(marks.iter().filter(|mark| has(mark)).map(|mark| (window_ms, *mark)));
+        for (window_ms, marks) in shard.marks.range(first..=range.until_ms) {
+            let found = marks.iter().filter(|mark| has(mark) && overlaps(*window_ms, mark));
+            generations.extend(found.map(|mark| (*window_ms, *mark)));
         }
         generations
+    }
+
+    /// How much time a generation is for, in milliseconds.
+    fn span_ms(&self, mark: &Mark) -> i64 {
+        self.inner.config.window_ms.saturating_mul(i64::from(mark.windows))
     }
 
     fn disk(&self, of: (i64, Mark), shard: ShardId) -> Disk<'_> {

@@ -7,13 +7,13 @@ use smallvec::SmallVec;
 use tricord_model::{Exemplar, Labels, Matcher, Points};
 use tricord_promql::storage::set_reset_hints;
 
-use super::pieces::{Blocks, Piece};
 use super::{Range, Reader};
 use crate::storage::Error;
 use crate::storage::flush::encode::sort_exemplars;
 use crate::storage::head::Mark;
 use crate::storage::head::registry::FastMap;
 use crate::storage::merge::drop_before;
+use crate::storage::pieces::{Blocks, Piece};
 use crate::storage::store::Cell;
 
 /// One series: what is on disk comes before what is in memory, in the order of the log.
@@ -176,7 +176,8 @@ impl Reader {
             if at % 1024 == 0 {
                 self.check_cancel()?;
             }
-            if let Some((piece, samples)) = gathered.blocks.find(&disk, row, range)? {
+            if let Some(piece) = gathered.blocks.find(&disk, row, range.from_ms, range.until_ms)? {
+                let samples = range.count(gathered.blocks.t_ms(piece)?);
                 gathered.series(row.fingerprint, samples, &row.labels)?.disk.push(piece);
             }
         }

@@ -76,10 +76,10 @@ impl Reader {
     ) -> Result<Estimate, Error> {
         let Some(range) = self.range(start_ms, end_ms) else { return Ok(Estimate::default()) };
         let window_ms = self.inner.config.window_ms.max(1);
-        let overlap = |start_ms: i64| {
+        let overlap = |start_ms: i64, span_ms: i64| {
             let from = range.from_ms.max(start_ms);
-            let until = range.until_ms.saturating_add(1).min(start_ms.saturating_add(window_ms));
-            until.saturating_sub(from).max(0) as f64 / window_ms as f64
+            let until = range.until_ms.saturating_add(1).min(start_ms.saturating_add(span_ms));
+            until.saturating_sub(from).max(0) as f64 / span_ms as f64
         };
         let (mut series, mut samples) = (0, 0.0);
         for cell in &self.cells {
@@ -92,7 +92,7 @@ impl Reader {
                         let matched = ids.iter().filter(|id| part.columns.contains_key(id)).count();
                         samples += part.samples as f64 / part.columns.len() as f64
                             * matched as f64
-                            * overlap(start_ms);
+                            * overlap(start_ms, window_ms);
                     }
                 }
                 (ids.len(), self.generations(&shard, range, |mark| mark.samples > 0))
@@ -104,7 +104,7 @@ impl Reader {
                     ids |= disk.select(matchers)?;
                 }
                 let all = f64::from(disk.series_count()?.max(1));
-                samples += of.1.samples as f64 / all * ids.len() as f64 * overlap(of.0);
+                samples += of.1.samples as f64 / all * ids.len() as f64 * overlap(of.0, self.span_ms(&of.1));
                 // Mostly the same series in each window.
                 most = most.max(ids.len());
             }

@@ -71,7 +71,8 @@ impl Reader {
         }
         // Newest first.
         while let Some((_, sources)) = windows.pop_last() {
-            let mut seen = Seen::new(sources.len() > 1);
+            let repeats = |source: &Source<'_>| matches!(source, Source::Disk(_, _, Some(_)));
+            let mut seen = Seen::new(sources.len() > 1 || sources.iter().any(repeats));
             for source in sources {
                 let mut each = |spans: Vec<SpanRecord>| -> Result<bool, Error> {
                     self.check_cancel()?;
@@ -81,8 +82,8 @@ impl Reader {
                 let mut goes_on = true;
                 match source {
                     Source::Head(spans) => goes_on = each(spans)?,
-                    Source::Disk(cell, of) => {
-                        self.disk(of, cell.id).span_blocks(start_ns, end_ns, &mut |spans| {
+                    Source::Disk(cell, of, place) => {
+                        self.disk(of, cell.id).span_blocks(place, start_ns, end_ns, &mut |spans| {
                             goes_on = each(spans)?;
                             Ok(goes_on)
                         })?;
@@ -105,7 +106,18 @@ impl Reader {
     ) -> Result<(), Error> {
         let shard = self.read(cell)?;
         for of in self.generations(&shard, range, |mark| mark.spans > 0) {
-            windows.entry(of.0).or_default().push(Source::Disk(cell, of));
+            if of.1.windows == 1 {
+                windows.entry(of.0).or_default().push(Source::Disk(cell, of, None));
+                continue;
+            }
+            // Merged windows keep their spans apart.
+            let window_ms = self.inner.config.window_ms;
+            for place in 0..of.1.windows {
+                let start_ms = of.0.saturating_add(window_ms.saturating_mul(i64::from(place)));
+                if start_ms <= range.until_ms && start_ms.saturating_add(window_ms) > range.from_ms {
+                    windows.entry(start_ms).or_default().push(Source::Disk(cell, of, Some(place)));
+                }
+            }
         }
         let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return Ok(()) };
         for (window_ms, window) in self.windows(&shard.windows, range) {
@@ -128,7 +140,8 @@ fn head_spans(window: &Window, tenant: u32) -> Vec<SpanRecord> {
 /// Where spans of a window are.
 enum Source<'a> {
     Head(Vec<SpanRecord>),
-    Disk(&'a Cell, (i64, Mark)),
+    /// With the place of the window where several were merged; these may hold repetitions.
+    Disk(&'a Cell, (i64, Mark), Option<u16>),
 }
 
 /// The spans visited in a window that has several sources, by a hash of 64 bits of the whole span under a key of this

@@ -38,7 +38,7 @@ fn everything_acknowledged_survives_a_power_cut() {
 }
 
 /// Copies a directory, as a crash would leave it.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(super) fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
@@ -141,8 +141,8 @@ fn directories_of_other_builds_and_in_use_are_refused() {
     node.store = None;
     let other = StoreConfig { window_ms: 60_000, ..node.config.clone() };
     assert!(matches!(Store::open(other, &|_| {}), Err(Error::Invalid(_))));
-    std::fs::write(node.config.dir.join("FORMAT"), "format=2\nwindow_ms=1800000\n").unwrap();
-    assert!(matches!(node.open(), Err(Error::NewerFormat { found: 2, known: 1 })));
+    std::fs::write(node.config.dir.join("FORMAT"), "format=3\nwindow_ms=1800000\n").unwrap();
+    assert!(matches!(node.open(), Err(Error::NewerFormat { found: 3, known: 2 })));
     std::fs::write(node.config.dir.join("FORMAT"), "").unwrap();
     assert!(matches!(node.open(), Err(Error::Corrupt(_))));
     assert!(node.dir.path().exists());

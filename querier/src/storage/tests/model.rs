@@ -11,6 +11,8 @@ enum Step {
     Write(u32, u32, Vec<(i64, u8)>),
     Flush,
     Maintain(i64),
+    /// All that is over at this time, or all there is.
+    Merge(Option<i64>),
     Reopen,
     /// A shard is copied to a fresh node, which takes over.
     Move(u32),
@@ -28,6 +30,8 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         3 => Just(Step::Flush),
         2 => (0i64..10).prop_map(|hours| Step::Maintain(NOW + hours * 3_600_000)),
+        3 => prop::option::of(0i64..10)
+            .prop_map(|hours| Step::Merge(hours.map(|hours| NOW + hours * 3_600_000))),
         2 => Just(Step::Reopen),
         1 => (0u32..3).prop_map(Step::Move),
         1 => (0u32..3, 0u32..6).prop_map(|(shard, instance)| Step::Cut(shard, instance)),
@@ -53,6 +57,11 @@ fn run(node: &mut Node, model: &mut Model, step: &Step) {
         }
         Step::Flush => drop(node.store().flush().unwrap()),
         Step::Maintain(now) => drop(node.store().maintain(*now).unwrap()),
+        Step::Merge(now) => {
+            // What a reader holds is removed later, or by the next opening.
+            let _reading = now.is_some().then(|| node.reader());
+            node.store().merge(now.unwrap_or(NOW), now.is_none(), &|_| true).unwrap();
+        }
         Step::Reopen => {
             node.reopen();
             // What the primary tells when it has reconciled: until then nobody knows what is committed.
@@ -113,6 +122,7 @@ proptest! {
             config.retention_ms = None;
             config.segment_bytes = 2000;
             config.keep_segments = 0;
+            config.merge_windows = vec![2, 4];
         });
         for shard in 0..3 {
             node.store().store_epoch(ShardId(shard), Epoch(epoch)).unwrap();

@@ -234,8 +234,9 @@ async fn clients_follow_a_node_to_its_new_address() {
     let (first, second) = (Fake::new(None, map(1)), Fake::new(None, map(1)));
     let cluster = two_members(&first, &second);
     cluster.wait_ready(LIMIT).await.unwrap();
-    let asked =
-        |node: Arc<dyn DataNode>| async move { node.flush(dn::FlushRequest {}).await.unwrap_err().message };
+    let asked = |node: Arc<dyn DataNode>| async move {
+        node.flush(dn::FlushRequest::default()).await.unwrap_err().message
+    };
     let before = cluster.data_node(NodeId(2)).unwrap();
     assert!(Arc::ptr_eq(&before, &cluster.data_node(NodeId(2)).unwrap()), "connections are kept");
     assert_eq!(asked(before).await, "b:1");

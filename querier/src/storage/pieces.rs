@@ -1,21 +1,19 @@
-//! Where the samples of a query's series lie on disk: first the pieces of all series are found, block by block, then each
+//! Where the samples of series lie on disk: first the pieces of all series are found, block by block, then each
 //! series is put together at once, with room for exactly what it has.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::Range;
-use crate::storage::Error;
-use crate::storage::block::times::COLUMNS_PER_BLOCK;
-use crate::storage::block::values::{Block, Scratch};
-use crate::storage::cache::{Row, Times};
-use crate::storage::disk::Disk;
-use crate::storage::head::registry::FastMap;
-use crate::storage::merge::Pieces;
+use super::Error;
+use super::block::values::{Block, Scratch};
+use super::cache::{Row, Times};
+use super::disk::Disk;
+use super::head::registry::FastMap;
+use super::merge::Pieces;
 
 /// Some samples of a series: where they are among [`Blocks`], and which of them are wanted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     block: u32,
     slot: u32,
     times: u32,
@@ -30,9 +28,9 @@ impl Piece {
     }
 }
 
-/// The blocks that a query reads.
+/// The blocks that series are read from.
 #[derive(Default)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     values: Vec<Arc<Block>>,
     times: Vec<Arc<Times>>,
     /// Numbers of the generation at hand, and where the blocks are among those above.
@@ -43,41 +41,54 @@ pub(super) struct Blocks {
 
 impl Blocks {
     /// What is looked for from here on lies in another generation.
-    pub(super) fn turn_to_another_generation(&mut self) {
+    pub(crate) fn turn_to_another_generation(&mut self) {
         self.value_block = None;
         self.time_blocks.clear();
     }
 
-    /// Finds the samples of a series that are needed for a range, and how many of them lie in it. Series should come in
-    /// ascending order, so that each block is opened once.
-    pub(super) fn find(
+    /// Forgets all pieces so far, and lets go of their blocks but the last one of values and so many of times.
+    pub(crate) fn let_go(&mut self, most_times: usize) {
+        if let Some((_, at)) = &mut self.value_block {
+            self.values.drain(..*at as usize);
+            *at = 0;
+        }
+        if self.times.len() > most_times {
+            self.times.clear();
+            self.time_blocks.clear();
+        }
+    }
+
+    /// Finds the samples of a series between two times, both included; of one with histograms those before, too, as
+    /// their hints hang on them. Series should come in ascending order, so that each block is opened once.
+    pub(crate) fn find(
         &mut self,
         disk: &Disk<'_>,
         row: &Row,
-        range: Range,
-    ) -> Result<Option<(Piece, usize)>, Error> {
+        from_ms: i64,
+        until_ms: i64,
+    ) -> Result<Option<Piece>, Error> {
         let block = self.value_block(disk, row.block)?;
         let values = self.values(block)?;
         let slot = row.slot as usize;
-        // With what precedes the range, for the hints of histograms.
-        let from_ms = if values.has_histograms(slot)? { i64::MIN } else { range.from_ms };
+        let from_ms = if values.has_histograms(slot)? { i64::MIN } else { from_ms };
         let number = values.times(slot)?;
-        let per_block = COLUMNS_PER_BLOCK as u32;
+        let per_block = disk.columns_per_block() as u32;
         let times = self.time_block(disk, number / per_block)?;
         let column = number % per_block;
         let t_ms = self.times(times, column)?;
-        let from = t_ms.partition_point(|t| *t < from_ms);
-        let to = t_ms.partition_point(|t| *t <= range.until_ms);
-        if from >= to {
-            return Ok(None);
-        }
-        let within = range.count(&t_ms[from..to]);
-        let (from, to) = (from as u32, to as u32);
-        Ok(Some((Piece { block, slot: row.slot, times, column, from, to }, within)))
+        let from = t_ms.partition_point(|t| *t < from_ms) as u32;
+        let to = t_ms.partition_point(|t| *t <= until_ms) as u32;
+        Ok((from < to).then_some(Piece { block, slot: row.slot, times, column, from, to }))
+    }
+
+    /// The times of a piece, in milliseconds, ascending.
+    pub(crate) fn t_ms(&self, piece: Piece) -> Result<&[i64], Error> {
+        let all = self.times(piece.times, piece.column)?;
+        all.get(piece.from as usize..piece.to as usize).ok_or_else(lost)
     }
 
     /// The samples of a series out of its pieces, which come in the order of the log.
-    pub(super) fn read(&mut self, pieces: &[Piece]) -> Result<Pieces, Error> {
+    pub(crate) fn read(&mut self, pieces: &[Piece]) -> Result<Pieces, Error> {
         let mut all = Pieces::with_room(pieces.iter().map(|piece| piece.len()).sum());
         let mut scratch = std::mem::take(&mut self.scratch);
         for piece in pieces {

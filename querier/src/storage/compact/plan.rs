@@ -1,0 +1,119 @@
+//! Which windows are merged, and when.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tricord_model::Seq;
+
+use crate::storage::head::Mark;
+use crate::storage::store::{Cell, Inner};
+
+/// Generations of a shard that are merged at once at most; what is left over comes with the next merge.
+const MAX_SOURCES: usize = 256;
+/// Late generations beside a merged one are taken in when there are so many of them …
+const LATE_GENERATIONS: usize = 8;
+/// … or when they have at least this part of its samples.
+const LATE_PART: u64 = 8;
+
+/// A shard's part of a merge.
+pub(super) struct Part {
+    pub(super) cell: Arc<Cell>,
+    /// Start of the window and mark, in the order of the log.
+    pub(super) sources: Vec<(i64, Mark)>,
+}
+
+/// A merge.
+pub(super) struct Plan {
+    /// Where it starts, in milliseconds.
+    pub(super) start_ms: i64,
+    /// Over how many windows it goes.
+    pub(super) windows: u16,
+    pub(super) parts: Vec<Part>,
+}
+
+impl Plan {
+    /// Where a window stands among the merged ones.
+    pub(super) fn place(&self, window_ms: i64, window_len_ms: i64) -> usize {
+        usize::try_from((window_ms - self.start_ms) / window_len_ms.max(1)).unwrap_or(0)
+    }
+}
+
+impl Inner {
+    /// What is to be merged at this time, longest first, then oldest first. Forced, that is everything that can be, but
+    /// not over more time than is over.
+    pub(super) fn merge_plans(&self, now_ms: i64, forced: bool) -> Vec<Plan> {
+        let mut plans = Vec::new();
+        // Of a time that a longer merge takes, a shorter one would be done in vain.
+        let mut taken: Vec<(i64, i64)> = Vec::new();
+        let mut lengths = self.config.merge_windows.clone();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        for (nth, windows) in lengths.iter().copied().enumerate() {
+            let span_ms = self.config.window_ms.saturating_mul(i64::from(windows));
+            let is_last = nth + 1 == lengths.len();
+            if self.config.retention_ms.is_some_and(|retention_ms| span_ms > retention_ms / 4) {
+                continue;
+            }
+            for (start_ms, parts) in self.by_span(windows, span_ms) {
+                let end_ms = start_ms.saturating_add(span_ms);
+                let is_over = end_ms.saturating_add(2 * self.config.window_ms) <= now_ms;
+                let may = is_over || (forced && is_last);
+                let is_free = taken.iter().all(|(from, to)| end_ms <= *from || start_ms >= *to);
+                if may && is_free && (is_worth_it(&parts, windows) || (forced && !parts.is_empty())) {
+                    taken.push((start_ms, end_ms));
+                    plans.push(Plan { start_ms, windows, parts });
+                }
+            }
+        }
+        plans
+    }
+
+    /// What each shard has more than once in spans of so many windows, and nothing longer.
+    fn by_span(&self, windows: u16, span_ms: i64) -> BTreeMap<i64, Vec<Part>> {
+        let mut spans: BTreeMap<i64, Vec<Part>> = BTreeMap::new();
+        for cell in self.cells() {
+            let mut of_shard: BTreeMap<i64, (Vec<(i64, Mark)>, bool)> = BTreeMap::new();
+            {
+                let shard = cell.state.read();
+                if shard.damage.is_some() {
+                    continue;
+                }
+                for (window_ms, marks) in &shard.marks {
+                    let start_ms = window_ms.div_euclid(span_ms) * span_ms;
+                    let (sources, fits) = of_shard.entry(start_ms).or_insert_with(|| (Vec::new(), true));
+                    // Until the log's begin is behind them, a replay must know what each window has.
+                    let settled = |mark: &Mark| mark.through <= shard.base.seq;
+                    *fits &= marks.iter().all(|mark| mark.windows <= windows && settled(mark));
+                    sources.extend(marks.iter().map(|mark| (*window_ms, *mark)));
+                }
+            }
+            for (start_ms, (mut sources, fits)) in of_shard {
+                if fits && sources.len() > 1 {
+                    sources.truncate(MAX_SOURCES);
+                    spans.entry(start_ms).or_default().push(Part { cell: Arc::clone(&cell), sources });
+                }
+            }
+        }
+        spans
+    }
+}
+
+/// Whether a merge saves more than it costs.
+fn is_worth_it(parts: &[Part], windows: u16) -> bool {
+    let (mut merged, mut late, mut most) = (0, 0, 0);
+    for part in parts {
+        let (long, short): (Vec<_>, Vec<_>) =
+            part.sources.iter().partition(|(_, mark)| mark.windows == windows);
+        if long.is_empty() {
+            return true;
+        }
+        merged += long.iter().map(|(_, mark)| mark.samples + mark.spans).sum::<u64>();
+        late += short.iter().map(|(_, mark)| mark.samples + mark.spans).sum::<u64>();
+        most = most.max(short.len());
+    }
+    most >= LATE_GENERATIONS || (most > 0 && late * LATE_PART >= merged)
+}
+
+/// All entries up to this one are in some generations, as far as they touch their windows.
+pub(super) fn through(sources: &[(i64, Mark)]) -> Seq {
+    sources.iter().map(|(_, mark)| mark.through).max().unwrap_or_default()
+}
