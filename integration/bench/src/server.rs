@@ -150,6 +150,7 @@ impl Server {
         match self.kind {
             Kind::Tricord => {
                 client.post("/api/v1/admin/flush", &[], vec![]).await?.success()?;
+                client.post("/api/v1/admin/merge", &[], vec![]).await?.success()?;
                 Ok(proc::bytes_below(&self.data))
             }
             Kind::Victoria => {
