@@ -50,17 +50,20 @@ impl UnaryOp {
     }
 }
 
-/// An operand, and whether parentheses must be put around it.
+/// An operand, and what must be done so that it stays one.
 struct Operand<'a> {
     expr: &'a Expr,
+    /// Parentheses must be put around it.
     parens: bool,
+    /// It is infinity before `^`: of `+Inf ^ x` the sign would be read as standing before the whole power.
+    unsigned: bool,
 }
 
 impl<'a> Operand<'a> {
     fn of_sign(expr: &'a Expr) -> Self {
         // `^` alone binds stronger than a sign, and signs may follow one another.
         let sign = matches!(expr.kind, ExprKind::Unary(..));
-        Self { expr, parens: !sign && strength(expr) < BinaryOp::Pow.precedence() }
+        Self { expr, parens: !sign && strength(expr) < BinaryOp::Pow.precedence(), unsigned: false }
     }
 
     fn of_binary(op: BinaryOp, expr: &'a Expr, left: bool) -> Self {
@@ -69,16 +72,33 @@ impl<'a> Operand<'a> {
         let parens = match &expr.kind {
             // A sign may stand behind any operator, and before any but `^`.
             ExprKind::Unary(..) => left && right_first,
-            ExprKind::Number(number) => left && right_first && number.value.is_sign_negative(),
+            ExprKind::Number(number) => {
+                left && right_first && number.value.is_sign_negative() && !number.value.is_nan()
+            }
             _ => inner < own || (inner == own && left == right_first),
         };
-        Self { expr, parens: parens || (left && op.is_duration_operator() && ends_with_open_offset(expr)) }
+        let infinite = matches!(&expr.kind, ExprKind::Number(number) if number.value == f64::INFINITY);
+        Self {
+            expr,
+            parens: parens || (left && op.is_duration_operator() && ends_with_open_offset(expr)),
+            unsigned: left && right_first && infinite,
+        }
+    }
+
+    /// What a subquery is over: a range behind an operator would only take its right side.
+    fn of_range(expr: &'a Expr) -> Self {
+        let parens = matches!(expr.kind, ExprKind::Binary(_) | ExprKind::Unary(..));
+        Self { expr, parens, unsigned: false }
     }
 }
 
 impl Display for Operand<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.parens { write!(f, "({})", self.expr) } else { Display::fmt(self.expr, f) }
+        match () {
+            () if self.parens => write!(f, "({})", self.expr),
+            () if self.unsigned => f.write_str("Inf"),
+            () => Display::fmt(self.expr, f),
+        }
     }
 }
 
@@ -154,7 +174,7 @@ impl Display for Matching {
 }
 
 fn labels(names: &[String]) -> String {
-    names.iter().map(|name| text::label(name)).collect::<Vec<_>>().join(", ")
+    names.iter().map(|name| text::listed_label(name)).collect::<Vec<_>>().join(", ")
 }
 
 fn list(f: &mut Formatter<'_>, exprs: &[Expr]) -> fmt::Result {
@@ -302,9 +322,7 @@ impl Display for MatrixSelector {
 
 impl Display for Subquery {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        // A range behind an operator would only take its right side.
-        let parens = matches!(self.expr.kind, ExprKind::Binary(_) | ExprKind::Unary(..));
-        Display::fmt(&Operand { expr: &self.expr, parens }, f)?;
+        Display::fmt(&Operand::of_range(&self.expr), f)?;
         self.fmt_suffix(f)
     }
 }

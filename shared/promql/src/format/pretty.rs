@@ -56,8 +56,7 @@ fn at_level(expr: &Expr, level: usize) -> String {
         }
         ExprKind::Subquery(subquery) => {
             let suffix = Part(|f| subquery.fmt_suffix(f));
-            let parens = matches!(subquery.expr.kind, ExprKind::Binary(_) | ExprKind::Unary(..));
-            format!("{}{suffix}", pretty_operand(&Operand { expr: &subquery.expr, parens }, level))
+            format!("{}{suffix}", pretty_operand(&Operand::of_range(&subquery.expr), level))
         }
         _ => format!("{indent}{line}"),
     }
@@ -68,7 +67,7 @@ fn lines(exprs: &[&Expr], level: usize) -> String {
 }
 
 fn pretty_operand(operand: &Operand<'_>, level: usize) -> String {
-    if !operand.parens {
+    if !operand.parens && !operand.unsigned {
         return at_level(operand.expr, level);
     }
     let indent = "  ".repeat(level);

@@ -53,6 +53,26 @@ fn trees_put_together_by_hand_keep_their_meaning() {
     assert_eq!(node(ExprKind::Unary(UnaryOp::Minus, Box::new(sum))).to_string(), "-(1 + 2)");
 }
 
+#[track_caller]
+fn check_same(query: &str, printed: &str) {
+    let expr = parse(query, &Default::default()).unwrap();
+    assert_eq!(expr.to_string(), printed);
+    assert_eq!(parse(printed, &Default::default()), Ok(expr.clone()));
+    assert_eq!(parse(&pretty(&expr), &Default::default()), Ok(expr));
+}
+
+#[test]
+fn words_for_numbers_stay_what_they_are() {
+    check_same("Inf ^- NaN", "Inf ^ NaN");
+    check_same("-Inf ^ 2", "-Inf ^ 2");
+    check_same("(+Inf) ^ (-NaN)", "(+Inf) ^ (NaN)");
+    check_same("2 ^ Inf ^ 2 + Inf", "2 ^ Inf ^ 2 + +Inf");
+    check_same("sum by (\"Inf\", infinity) (x{nan=\"\"})", "sum by (\"Inf\", infinity) (x{nan=\"\"})");
+    check_same("a + on (\"nan\") group_left (\"inf\") b", "a + on (\"nan\") group_left (\"inf\") b");
+    let long = "a_metric_with_quite_a_long_name{label=\"and a value\",other_label=\"and another value\"}";
+    check_same(&format!("Inf ^ sum({long})"), &format!("Inf ^ sum({long})"));
+}
+
 fn label_name() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z_][a-z0-9_]{0,6}", "\\PC{1,6}", Just("on".to_owned()), Just("__name__".to_owned())]
 }
