@@ -4,6 +4,7 @@
 //! out; it fails the test unless [`known`] explains it by a change between Prometheus 2.42 and 3.14.
 //! `make test` runs a few seeds; `make fuzz-promql SEEDS=1..100 QUERIES=500` runs many.
 
+mod asked;
 mod compare;
 mod data;
 mod grammar;

@@ -10,10 +10,11 @@ use tricord_promql::ast::Expr;
 use tricord_promql::parser::{ParserOptions, parse};
 use tricord_testkit::Client;
 
+use super::asked::Asked;
 use super::compare::{Answer, difference};
 use super::data::{DataSet, SPAN_S, START_S};
 use super::grammar::Grammar;
-use super::known::{Asked, Known, explanation};
+use super::known::{Known, explanation};
 use super::mutate::mutated;
 use super::shrink::{simpler, smaller};
 use super::sides::{Sides, When};
