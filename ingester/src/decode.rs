@@ -8,11 +8,12 @@ pub mod labels;
 pub mod otlp;
 pub mod remote_write;
 pub mod remote_write_v2;
+pub(crate) mod sent;
 pub mod text;
 mod wire;
 
-pub(crate) use wire::WireError;
 pub(crate) use wire::put;
+pub(crate) use wire::{Field, Message, WireError};
 
 use tricord_model::{Batch, Labels, MetricMetadata, SeriesBatch, SeriesData};
 

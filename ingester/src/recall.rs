@@ -3,7 +3,7 @@
 //!
 //! What is remembered is bounded: what was not seen for long is forgotten, and then read once more.
 
-use foldhash::HashMap;
+use hashbrown::HashTable;
 use parking_lot::{RwLock, RwLockReadGuard};
 use tricord_model::{MetricMetadata, SeriesData, ShardId, Tenant};
 use xxhash_rust::xxh3::xxh3_128;
@@ -11,38 +11,77 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::decode::{Rejected, Sink};
 use crate::route::Router;
 
-/// How many label sets of each of two generations are remembered: what a table of 2^20 places takes, about 43 MiB.
+/// How many label sets of each of two generations are remembered: with a table of 2^20 places they take about 40 MiB.
 const MAX_SEEN: usize = (1 << 20) / 8 * 7;
 /// Labels learnt from one request at most.
 const MAX_LEARNT: usize = 1 << 16;
 
-/// Labels that were judged: where they belong. Halves keep the alignment small, and so the tables.
+/// The hash of what a tenant's sender wrote.
+type Key = [u64; 2];
+
+/// Labels that were judged: where they belong. Halves keep the alignment small, and so the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
+    key: Key,
     fingerprint: [u64; 2],
     shard: ShardId,
 }
-
-/// The hash of what a tenant's sender wrote.
-type Key = [u64; 2];
 
 fn halves(whole: u128) -> [u64; 2] {
     [whole as u64, (whole >> 64) as u64]
 }
 
+/// Label sets in the order in which they were learnt, which is mostly that in which they are sent again: behind the one
+/// that was found last the next one lies, and the table need not be asked.
+#[derive(Default)]
+struct Generation {
+    list: Vec<Seen>,
+    places: HashTable<u32>,
+}
+
+impl Generation {
+    /// A label set's place, if it is there; `guess` is looked at first.
+    #[inline]
+    fn find(&self, key: Key, guess: usize) -> Option<usize> {
+        if self.list.get(guess).is_some_and(|seen| seen.key == key) {
+            return Some(guess);
+        }
+        self.places
+            .find(key[0], |place| self.at(*place).is_some_and(|seen| seen.key == key))
+            .map(|p| *p as usize)
+    }
+
+    #[inline]
+    fn at(&self, place: u32) -> Option<&Seen> {
+        self.list.get(place as usize)
+    }
+
+    fn push(&mut self, seen: Seen) {
+        let Self { list, places } = self;
+        places.insert_unique(seen.key[0], list.len() as u32, |place| {
+            list.get(*place as usize).map_or(0, |seen| seen.key[0])
+        });
+        list.push(seen);
+    }
+}
+
 /// The label sets of two generations; the older one is forgotten when the younger one is full.
 #[derive(Default)]
 struct Generations {
-    young: HashMap<Key, Seen>,
-    old: HashMap<Key, Seen>,
+    young: Generation,
+    old: Generation,
 }
 
 impl Generations {
-    fn learn(&mut self, key: Key, seen: Seen, max: usize) {
-        if self.young.len() >= max {
+    fn learn(&mut self, seen: Seen, max: usize) {
+        // Several requests may have learnt the same.
+        if self.young.find(seen.key, usize::MAX).is_some() {
+            return;
+        }
+        if self.young.list.len() >= max {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key, seen);
+        self.young.push(seen);
     }
 }
 
@@ -67,13 +106,13 @@ impl Memory {
         work: impl FnOnce(&mut Recalling<'_>) -> R,
     ) -> R {
         let tenant = xxh3_128(tenant.as_str().as_bytes());
-        let mut sink = Recalling { router, seen: self.seen.read(), tenant, learnt: Vec::new() };
+        let mut sink = Recalling { router, seen: self.seen.read(), tenant, next: 0, learnt: Vec::new() };
         let result = work(&mut sink);
         let learnt = std::mem::take(&mut sink.learnt);
         drop(sink);
         if !learnt.is_empty() {
             let mut seen = self.seen.write();
-            learnt.into_iter().for_each(|(key, one)| seen.learn(key, one, self.max));
+            learnt.into_iter().for_each(|one| seen.learn(one, self.max));
         }
         result
     }
@@ -85,7 +124,9 @@ pub(crate) struct Recalling<'a> {
     seen: RwLockReadGuard<'a, Generations>,
     /// A hash of the tenant's name.
     tenant: u128,
-    learnt: Vec<(Key, Seen)>,
+    /// Behind the place of the label set that was found last.
+    next: usize,
+    learnt: Vec<Seen>,
 }
 
 impl Recalling<'_> {
@@ -94,10 +135,25 @@ impl Recalling<'_> {
         halves(xxh3_128(sent) ^ self.tenant)
     }
 
-    fn learn(&mut self, key: Key, seen: Seen) {
+    fn learn(&mut self, seen: Seen) {
         if self.learnt.len() < MAX_LEARNT {
-            self.learnt.push((key, seen));
+            self.learnt.push(seen);
         }
+    }
+
+    /// What is remembered under a key.
+    #[inline]
+    fn find(&mut self, key: Key) -> Option<Seen> {
+        let Generations { young, old } = &*self.seen;
+        if let Some(place) = young.find(key, self.next) {
+            self.next = place + 1;
+            return young.list.get(place).copied();
+        }
+        let seen = old.find(key, usize::MAX).and_then(|place| old.list.get(place)).copied();
+        if let Some(seen) = seen {
+            self.learn(seen);
+        }
+        seen
     }
 }
 
@@ -107,22 +163,12 @@ impl Sink for Recalling<'_> {
         // Only what is read as a whole the same way on the other side.
         let is_whole = |sent: &&[u8]| tricord_model::read_sent_labels(sent, &mut Vec::new()) == sent.len();
         if let (Some((fingerprint, shard)), Some(sent)) = (placed, sent.filter(is_whole)) {
-            self.learn(self.key(sent), Seen { fingerprint: halves(fingerprint), shard });
+            self.learn(Seen { key: self.key(sent), fingerprint: halves(fingerprint), shard });
         }
     }
 
     fn recall(&mut self, sent: &[u8], data: &SeriesData<'_>) -> bool {
-        let key = self.key(sent);
-        let seen = match self.seen.young.get(&key).copied() {
-            Some(seen) => seen,
-            None => match self.seen.old.get(&key).copied() {
-                Some(seen) => {
-                    self.learn(key, seen);
-                    seen
-                }
-                None => return false,
-            },
-        };
+        let Some(seen) = self.find(self.key(sent)) else { return false };
         let [low, high] = seen.fingerprint;
         self.router.place_sent(u128::from(low) | u128::from(high) << 64, seen.shard, sent, data)
     }
@@ -144,18 +190,27 @@ mod tests {
 
     use super::*;
     use crate::TenantLimits;
-    use crate::decode::oracle::any_series;
+    use crate::decode::oracle::{any_series, in_both_versions};
     use crate::decode::tests::pb;
-    use crate::decode::{Allowance, remote_write};
+    use crate::decode::{Allowance, remote_write, remote_write_v2};
     use crate::route::Routed;
 
     fn routed(memory: &Memory, tenant: &Tenant, request: &pb::WriteRequest) -> Routed {
+        let bytes = request.encode_to_vec();
+        decoded(memory, tenant, |sink| {
+            remote_write::decode(&bytes, &mut Allowance::new(1 << 20), sink).unwrap()
+        })
+    }
+
+    fn routed_v2(memory: &Memory, request: &pb::Request) -> Routed {
+        let bytes = request.encode_to_vec();
+        let allowance = &mut Allowance::new(1 << 20);
+        decoded(memory, &Tenant::default(), |sink| remote_write_v2::decode(&bytes, allowance, sink).unwrap())
+    }
+
+    fn decoded(memory: &Memory, tenant: &Tenant, decode: impl FnOnce(&mut Recalling<'_>)) -> Routed {
         let limits = TenantLimits { max_label_value_bytes: 127, ..TenantLimits::default() };
         let mut router = Router::new(tenant.clone(), 8, limits, 1 << 10);
-        let bytes = request.encode_to_vec();
-        let decode = |sink: &mut Recalling<'_>| {
-            remote_write::decode(&bytes, &mut Allowance::new(1 << 20), sink).unwrap();
-        };
         memory.with(tenant, &mut router, decode);
         router.finish()
     }
@@ -190,7 +245,21 @@ mod tests {
                 prop_assert_eq!(again.items, fresh.items);
                 prop_assert_eq!(&again.invalid, &fresh.invalid);
                 prop_assert_eq!(&again.misshapen, &fresh.misshapen);
-                prop_assert!(memory.seen.read().young.len() <= max);
+                prop_assert!(memory.seen.read().young.list.len() <= max);
+            }
+        }
+
+        /// What was learnt by one version is the same for the other.
+        #[test]
+        fn versions_share_what_is_remembered(timeseries in prop::collection::vec(any_series(), 0..8), max in 1usize..9) {
+            let (of_one, of_two) = in_both_versions(timeseries);
+            let fresh = routed_v2(&Memory::default(), &of_two);
+            let memory = Memory { max, ..Memory::default() };
+            for _ in 0..2 {
+                let again = routed_v2(&memory, &of_two);
+                prop_assert_eq!(content(&again), content(&fresh));
+                prop_assert_eq!((again.items, &again.invalid, &again.misshapen), (fresh.items, &fresh.invalid, &fresh.misshapen));
+                prop_assert_eq!(content(&routed(&memory, &Tenant::default(), &of_one)), content(&fresh));
             }
         }
     }
@@ -208,6 +277,6 @@ mod tests {
             let fresh = content(&routed(&Memory::default(), &tenant, &request));
             assert_eq!(content(&routed(&memory, &tenant, &request)), fresh);
         }
-        assert_eq!(memory.seen.read().young.len(), 4);
+        assert_eq!(memory.seen.read().young.list.len(), 4);
     }
 }

@@ -175,6 +175,12 @@ impl Router {
         fingerprint
     }
 
+    /// Bytes of what was taken so far, but for metadata.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.routed.bytes() + self.parts.iter().map(|part| part.batch.len()).sum::<usize>()
+    }
+
     /// The request, ready to be sent.
     #[must_use]
     pub fn finish(mut self) -> Routed {

@@ -6,10 +6,12 @@ mod histogram;
 mod labels;
 mod metrics;
 mod names;
+mod sent;
 mod target;
+mod walk;
 
-pub use metrics::translate;
 pub use names::{MetricShape, label_name, metric_name};
+pub use walk::translate;
 
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
@@ -57,3 +59,6 @@ pub struct Translation {
     /// Whether the scope's name, version, schema URL and attributes become `otel_scope_…` labels.
     pub promote_scope_metadata: bool,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -105,23 +105,28 @@ proptest! {
     /// Symbols name the same labels as texts do.
     #[test]
     fn both_versions_read_the_same_series(timeseries in prop::collection::vec(any_series(), 0..4)) {
-        let mut texts = vec![String::new()];
-        let mut of_two = Vec::new();
-        let mut of_one = Vec::new();
-        for mut one in timeseries {
-            one.labels.retain(|l| [&l.name, &l.value].iter().all(|text| std::str::from_utf8(text).is_ok()));
-            one.histograms.clear();
-            let mut labels_refs = Vec::new();
-            for text in one.labels.iter().flat_map(|label| [&label.name, &label.value]) {
-                labels_refs.push(texts.len() as u32);
-                texts.push(String::from_utf8(text.clone()).unwrap());
-            }
-            of_two.push(pb::TimeSeriesV2 { labels_refs, samples: one.samples.clone(), ..Default::default() });
-            of_one.push(one);
-        }
-        let first = v1(&pb::WriteRequest { timeseries: of_one, metadata: vec![] });
-        let second = v2(&pb::Request { symbols: texts, timeseries: of_two });
+        let (of_one, of_two) = in_both_versions(timeseries);
+        let (first, second) = (v1(&of_one), v2(&of_two));
         prop_assert_eq!(got(&first), got(&second));
         prop_assert_eq!(first.rejected.samples, second.rejected.samples);
     }
+}
+
+/// The same series of floats as a request of either version; labels that are no text are left out.
+pub(crate) fn in_both_versions(timeseries: Vec<pb::TimeSeries>) -> (pb::WriteRequest, pb::Request) {
+    let mut symbols = vec![String::new()];
+    let (mut of_one, mut of_two) = (Vec::new(), Vec::new());
+    for mut one in timeseries {
+        one.labels.retain(|l| [&l.name, &l.value].iter().all(|text| std::str::from_utf8(text).is_ok()));
+        one.histograms.clear();
+        let mut labels_refs = Vec::new();
+        for text in one.labels.iter().flat_map(|label| [&label.name, &label.value]) {
+            labels_refs.push(symbols.len() as u32);
+            symbols.push(String::from_utf8(text.clone()).unwrap());
+        }
+        of_two.push(pb::TimeSeriesV2 { labels_refs, samples: one.samples.clone(), ..Default::default() });
+        of_one.push(one);
+    }
+    let first = pb::WriteRequest { timeseries: of_one, metadata: vec![] };
+    (first, pb::Request { symbols, timeseries: of_two })
 }

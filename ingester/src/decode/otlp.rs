@@ -1,5 +1,6 @@
 //! OTLP requests: JSON becomes protobuf first, protobuf is checked without building it, then each signal is read.
 
+pub(crate) mod build;
 mod check;
 mod json;
 mod schema;
@@ -8,12 +9,6 @@ mod traces;
 pub use check::check;
 pub use json::to_protobuf;
 pub use traces::decode as decode_traces;
-
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use prost::Message;
-
-use super::Allowance;
-use crate::Error;
 
 /// What an OTLP request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,24 +39,6 @@ impl Signal {
             Self::Logs => &schema::LOGS_REQUEST,
         }
     }
-}
-
-/// Reads a metrics request, once [`check`] has found it sound and paid for.
-///
-/// # Errors
-/// [`Error::Invalid`] for what is not such a request.
-pub fn decode_metrics(bytes: &[u8], allowance: &mut Allowance) -> Result<ExportMetricsServiceRequest, Error> {
-    check(Signal::Metrics, bytes, allowance)?;
-    build_metrics(bytes)
-}
-
-/// Builds a metrics request that [`check`] has found sound and paid for.
-///
-/// # Errors
-/// [`Error::Invalid`] for what is not such a request.
-pub fn build_metrics(bytes: &[u8]) -> Result<ExportMetricsServiceRequest, Error> {
-    ExportMetricsServiceRequest::decode(bytes)
-        .map_err(|error| Error::Invalid(format!("body is not an OTLP metrics request: {error}")))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tricord_model::codec::split_varint;
 use tricord_model::{
     Exemplar, MetricKind, MetricMetadata, Sample, SeriesBatch, SeriesData, Value, leading_labels,
     read_sent_labels,
@@ -87,12 +88,12 @@ impl Parts {
     }
 
     /// Whether there is something to take, and nothing to refuse.
-    fn is_clean(&self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         let is_empty = self.samples.is_empty() && self.exemplars.is_empty();
         !is_empty && self.rejected_samples == 0 && self.rejected_exemplars == 0 && self.reasons.is_empty()
     }
 
-    fn data(&self) -> SeriesData<'_> {
+    pub(super) fn data(&self) -> SeriesData<'_> {
         SeriesData { samples: &self.samples, exemplars: &self.exemplars, delta: false }
     }
 
@@ -148,7 +149,13 @@ fn series<'a>(
 ) -> Result<(), Error> {
     allowance.charge(size_of::<SeriesBatch>() + 64 + bytes.len())?;
     parts.clear();
-    let mut message = Message::new(&bytes[from..]);
+    let rest = &bytes[from..];
+    if let Some(sample) = only_sample(rest) {
+        allowance.charge(size_of::<Sample>())?;
+        parts.samples.push(sample);
+        return Ok(());
+    }
+    let mut message = Message::new(rest);
     while let Some((number, field)) = message.next()? {
         match number {
             1 => any_label(field.bytes(number)?, pairs, parts, allowance)?,
@@ -168,6 +175,19 @@ fn series<'a>(
         }
     }
     Ok(())
+}
+
+/// The sample of a series that has nothing else behind its labels, as most senders write it: a value, then a time.
+#[inline]
+fn only_sample(bytes: &[u8]) -> Option<Sample> {
+    let [0x12, len @ 0..0x80, 0x09, rest @ ..] = bytes else { return None };
+    if usize::from(*len) != bytes.len() - 2 {
+        return None;
+    }
+    let (value, rest) = rest.split_first_chunk::<8>()?;
+    let [0x10, time @ ..] = rest else { return None };
+    let (t_ms, rest) = split_varint(time).ok()?;
+    rest.is_empty().then(|| Sample::float(t_ms as i64, f64::from_le_bytes(*value)))
 }
 
 /// Reads the leading labels of a series, in front of those that are read already.

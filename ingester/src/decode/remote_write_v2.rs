@@ -5,6 +5,7 @@ use tricord_model::{Exemplar, METRIC_NAME, MetricKind, MetricMetadata, SeriesBat
 
 use super::labels::{plain_labels, shown, sort_series};
 use super::remote_write::{Parts, sample};
+use super::sent::{means, push_label};
 use super::wire::{Field, Message, WireError};
 use super::{Allowance, Sink};
 use crate::Error;
@@ -44,8 +45,13 @@ impl<'a> Symbols<'a> {
 /// has a part of the request then.
 pub fn decode(bytes: &[u8], allowance: &mut Allowance, sink: &mut impl Sink) -> Result<(), Error> {
     let symbols = symbols(bytes, allowance)?;
-    let mut series =
-        Series { symbols: &symbols, references: Vec::new(), pairs: Vec::new(), parts: Parts::default() };
+    let mut series = Series {
+        symbols: &symbols,
+        references: Vec::new(),
+        pairs: Vec::new(),
+        sent: Vec::new(),
+        parts: Parts::default(),
+    };
     let mut families = HashSet::default();
     let mut message = Message::new(bytes);
     while let Some((number, field)) = message.next()? {
@@ -73,6 +79,8 @@ struct Series<'a> {
     symbols: &'a Symbols<'a>,
     references: Vec<u32>,
     pairs: Vec<(&'a str, &'a str)>,
+    /// The labels in the form in which they are remembered.
+    sent: Vec<u8>,
     parts: Parts,
 }
 
@@ -85,7 +93,7 @@ impl Series<'_> {
         sink: &mut impl Sink,
     ) -> Result<(), Error> {
         allowance.charge(size_of::<SeriesBatch>() + 64)?;
-        let Self { symbols, references, pairs, parts } = self;
+        let Self { symbols, references, pairs, sent, parts } = self;
         parts.clear();
         references.clear();
         let (mut metadata, mut created_ms) = (None, 0);
@@ -115,18 +123,25 @@ impl Series<'_> {
             sample.start_ms = created_ms;
         }
         let floats = parts.samples.iter().filter(|sample| matches!(sample.value, Value::Float(_))).count();
-        let mut sorted = symbols.pairs(references, pairs).and_then(|()| {
+        let is_mixed = floats > 0 && floats < parts.samples.len();
+        let named = symbols.pairs(references, pairs).and_then(|()| {
             let text: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-            allowance.charge(text + references.len() * 12).map_err(|error| error.to_string())?;
-            sort_series(pairs)
+            allowance.charge(text + references.len() * 12).map_err(|error| error.to_string())
         });
-        if floats > 0 && floats < parts.samples.len() && sorted.is_ok() {
+        sent.clear();
+        let is_short = named.is_ok() && pairs.iter().all(|(name, value)| push_label(name, value, sent));
+        if is_short && !is_mixed && parts.is_clean() && sink.recall(sent, &parts.data()) {
+            return metadata.map_or(Ok(()), |told| told.keep(pairs, symbols, families, allowance, sink));
+        }
+        let mut sorted = named.and_then(|()| sort_series(pairs));
+        if is_mixed && sorted.is_ok() {
             sorted = Err(format!("series {} has both float and histogram samples", shown(pairs)));
         }
         if let (Ok(()), Some(metadata)) = (&sorted, metadata) {
             metadata.keep(pairs, symbols, families, allowance, sink)?;
         }
-        parts.finish(sorted.map(|()| &**pairs), None, sink);
+        let sent = (is_short && means(sent, pairs)).then_some(sent.as_slice());
+        parts.finish(sorted.map(|()| &**pairs), sent, sink);
         Ok(())
     }
 }

@@ -410,7 +410,7 @@ proptest! {
         let _ = v2_of_bytes(&bytes, 1 << 20);
         let _ = text::decode(&bytes, &text::Options::default(), &mut allowance());
         let _ = otlp::decode_traces(&bytes.clone().into(), &mut allowance());
-        let _ = otlp::decode_metrics(&bytes, &mut allowance());
+        let _ = crate::translate::tests::walked(&bytes, &mut allowance());
         let _ = otlp::to_protobuf(otlp::Signal::Metrics, &bytes);
     }
 

@@ -13,8 +13,9 @@ use super::body::{self, Packing};
 use super::status::{self, Encoding};
 use super::{Observed, header, tenant};
 use crate::decode::Allowance;
-use crate::decode::otlp::{Signal, build_metrics, check, decode_traces, to_protobuf};
+use crate::decode::otlp::{Signal, check, decode_traces, to_protobuf};
 use crate::in_flight::Held;
+use crate::recall::Memory;
 use crate::route::Router;
 use crate::translate::{Translation, translate};
 use crate::{Error, Ingester, Outcome, compute};
@@ -90,13 +91,15 @@ pub(super) async fn write(
     let cost = if packing == Packing::None { size } else { size.saturating_mul(8) };
     let deadline = ingester.deadline();
     let mut router = ingester.router(tenant, cost, deadline).await?;
+    let (memory, owner) = (Arc::clone(&ingester.memory), tenant.clone());
     let (result, _held) = compute(cost, move || {
         let result = body::unpack(packing, body, limit, &mut held).and_then(|body| {
             let size = body.len();
             let body =
                 if encoding == Encoding::Json { Bytes::from(to_protobuf(signal, &body)?) } else { body };
             let allowance = Allowance::new(decoded_limit);
-            decode(signal, &body, &translation, allowance, &mut held, &mut router)?;
+            let to = Remembering { memory: &memory, tenant: &owner, router: &mut router };
+            decode(signal, &body, &translation, allowance, &mut held, to)?;
             Ok((router.finish(), size))
         });
         (result, held)
@@ -114,14 +117,18 @@ fn decode(
     translation: &Translation,
     mut allowance: Allowance,
     held: &mut Held,
-    router: &mut Router,
+    router: Remembering<'_>,
 ) -> Result<(), Error> {
+    let Remembering { memory, tenant, router } = router;
     match signal {
         Signal::Metrics => {
-            // The check goes first: what a request will take is reserved before it is built.
-            check(signal, body, &mut allowance)?;
-            held.grow(body.len() + allowance.used())?;
-            translate(&build_metrics(body)?, translation, &mut allowance, router)
+            // Pieces are mostly smaller than the request; what is beyond is reserved once known.
+            let expected = body.len();
+            held.grow(expected)?;
+            let reserve = &mut |bytes: usize| held.grow(bytes);
+            memory
+                .with(tenant, router, |sink| translate(body, translation, &mut allowance, reserve, sink))?;
+            held.grow(router.bytes().saturating_sub(expected))
         }
         Signal::Traces => {
             held.grow(body.len())?;
@@ -130,4 +137,11 @@ fn decode(
         }
         Signal::Logs => check(signal, body, &mut allowance),
     }
+}
+
+/// Where a tenant's request goes, with what is remembered of earlier ones.
+struct Remembering<'a> {
+    memory: &'a Memory,
+    tenant: &'a Tenant,
+    router: &'a mut Router,
 }

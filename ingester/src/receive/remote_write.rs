@@ -83,11 +83,10 @@ async fn received(
             // Pieces are mostly a little larger than the request; what is beyond is reserved once known.
             let expected = body.len().saturating_mul(2);
             held.grow(expected)?;
-            match version {
-                Version::V1 => memory
-                    .with(&owner, &mut router, |sink| remote_write::decode(body, &mut allowance, sink))?,
-                Version::V2 => remote_write_v2::decode(body, &mut allowance, &mut router)?,
-            }
+            memory.with(&owner, &mut router, |sink| match version {
+                Version::V1 => remote_write::decode(body, &mut allowance, sink),
+                Version::V2 => remote_write_v2::decode(body, &mut allowance, sink),
+            })?;
             let routed = router.finish();
             held.grow(routed.bytes().saturating_sub(expected))?;
             Ok((routed, body.len()))

@@ -8,6 +8,7 @@ use tricord_model::{Labels, METRIC_NAME};
 
 use super::{Strategy, label_name};
 use crate::decode::labels::{short, sort};
+use crate::decode::sent::push_label;
 
 /// Labels without a metric name, sorted by name, no name twice. What the request says as a label says it is borrowed.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +91,18 @@ impl<'a> Pairs<'a> {
         pairs.extend(more);
         sort(&mut pairs).map_err(|error| format!("labels of metric {:?}: {error}", short(metric)))?;
         Ok(pairs)
+    }
+
+    /// Appends the labels in the form in which they are remembered, unless one is too long.
+    pub(super) fn push_to(&self, labels: &mut Vec<u8>) -> bool {
+        self.0.iter().all(|(name, value)| push_label(name, value, labels))
+    }
+
+    /// Appends what [`Pairs::series`] answers in the form in which labels are remembered, unless one is too long.
+    pub(super) fn push_series(&self, metric: &str, more: Option<(&str, &str)>, labels: &mut Vec<u8>) -> bool {
+        push_label(METRIC_NAME, metric, labels)
+            && more.is_none_or(|(name, value)| push_label(name, value, labels))
+            && self.push_to(labels)
     }
 
     /// The labels as an exemplar has them.

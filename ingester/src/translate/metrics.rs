@@ -1,13 +1,12 @@
-//! The five kinds of OTLP metrics as series.
+//! The five kinds of OTLP metrics as series, from messages that prost has built.
 
 use std::sync::Arc;
 
 use foldhash::HashSet;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint,
-    ResourceMetrics, SummaryDataPoint, exemplar, metric::Data, number_data_point,
+    ResourceMetrics, ScopeMetrics, SummaryDataPoint, exemplar, metric::Data, number_data_point,
 };
 use tricord_model::{
     Exemplar, MetricKind, MetricMetadata, STALE_NAN, Sample, SeriesBatch, SeriesData, Value,
@@ -18,40 +17,42 @@ use super::target::Target;
 use super::{MetricShape, Translation, histogram, metric_name};
 use crate::Error;
 use crate::decode::labels::short;
+use crate::decode::sent::means;
 use crate::decode::{Allowance, Sink};
 
 /// The flag of a point that only says that nothing was recorded.
-const NO_RECORDED_VALUE: u32 = 1;
+pub(super) const NO_RECORDED_VALUE: u32 = 1;
 
-/// Translates a request into a sink. Points that cannot be translated are counted as rejected; the others are kept.
-///
-/// # Errors
-/// [`Error::TooLarge`] when the allowance is spent: a point with many buckets repeats its labels for each. The sink has
-/// a part of the request then.
-pub fn translate(
-    request: &ExportMetricsServiceRequest,
-    translation: &Translation,
-    allowance: &mut Allowance,
-    sink: &mut impl Sink,
-) -> Result<(), Error> {
-    let mut output = Output { translation, allowance, sink, families: HashSet::default() };
-    request.resource_metrics.iter().try_for_each(|resource| output.resource(resource))
+/// What is known while a request is translated.
+pub(super) struct Output<'a, S> {
+    pub(super) translation: &'a Translation,
+    pub(super) allowance: &'a mut Allowance,
+    pub(super) sink: &'a mut S,
+    families: HashSet<String>,
+    /// The labels of a part in the form in which they are remembered.
+    sent: Vec<u8>,
 }
 
-struct Output<'a, S> {
-    translation: &'a Translation,
-    allowance: &'a mut Allowance,
-    sink: &'a mut S,
-    families: HashSet<String>,
+/// What a metric says of itself.
+pub(super) struct Told<'a> {
+    pub(super) name: &'a str,
+    pub(super) description: &'a str,
+    pub(super) unit: &'a str,
+    pub(super) shape: MetricShape,
+    pub(super) kind: MetricKind,
+    /// Where its kind has one.
+    pub(super) temporality: Option<i32>,
+    /// How many points it has.
+    pub(super) points: usize,
 }
 
 /// What every point of a metric shares.
-struct Family<'a> {
-    name: String,
+pub(super) struct Family<'a> {
+    pub(super) name: String,
     scope: &'a Pairs<'a>,
-    delta: bool,
+    pub(super) delta: bool,
     /// Whether start times mean anything.
-    started: bool,
+    pub(super) started: bool,
 }
 
 /// What every kind of point has.
@@ -60,6 +61,8 @@ struct Point<'a> {
     start_ns: u64,
     time_ns: u64,
     flags: u32,
+    /// Its labels as a sender of remote write has them, where it has but one series and they may be remembered.
+    sent: Option<&'a [u8]>,
 }
 
 /// Every kind of data point has these fields, without a type that they share.
@@ -72,6 +75,7 @@ macro_rules! points {
                     start_ns: point.start_time_unix_nano,
                     time_ns: point.time_unix_nano,
                     flags: point.flags,
+                    sent: None,
                 }
             }
         }
@@ -93,6 +97,12 @@ impl<'a> Part<'a> {
     }
 }
 
+impl<'a, S: Sink> Output<'a, S> {
+    pub(super) fn new(translation: &'a Translation, allowance: &'a mut Allowance, sink: &'a mut S) -> Self {
+        Self { translation, allowance, sink, families: HashSet::default(), sent: Vec::new() }
+    }
+}
+
 impl<S: Sink> Output<'_, S> {
     fn reject(&mut self, points: usize, reason: impl Into<String>) {
         let rejected = self.sink.rejected();
@@ -100,7 +110,7 @@ impl<S: Sink> Output<'_, S> {
         rejected.reason(reason);
     }
 
-    fn resource(&mut self, resource: &ResourceMetrics) -> Result<(), Error> {
+    pub(super) fn resource(&mut self, resource: &ResourceMetrics) -> Result<(), Error> {
         let metrics = || resource.scope_metrics.iter().flat_map(|scope| &scope.metrics);
         let mut target = match Target::new(resource.resource.as_ref(), self.translation) {
             Ok(target) => target,
@@ -109,24 +119,37 @@ impl<S: Sink> Output<'_, S> {
                 return Ok(());
             }
         };
-        for scoped in &resource.scope_metrics {
-            let lent = match self.translation.promote_scope_metadata {
-                true => scope(scoped.scope.as_ref(), &scoped.schema_url, self.translation.strategy),
-                false => Ok(Pairs::default()),
-            };
-            match lent {
-                Ok(lent) => {
-                    scoped.metrics.iter().try_for_each(|metric| self.metric(metric, &lent, &mut target))?
-                }
-                Err(reason) => self.reject(scoped.metrics.iter().map(points).sum(), reason),
+        resource.scope_metrics.iter().try_for_each(|scoped| self.scope(scoped, &mut target))?;
+        self.finish(target)
+    }
+
+    pub(super) fn scope(&mut self, scoped: &ScopeMetrics, target: &mut Target<'_>) -> Result<(), Error> {
+        let lent = match self.translation.promote_scope_metadata {
+            true => scope(scoped.scope.as_ref(), &scoped.schema_url, self.translation.strategy),
+            false => Ok(Pairs::default()),
+        };
+        match lent {
+            Ok(lent) => scoped.metrics.iter().try_for_each(|metric| self.metric(metric, &lent, target)),
+            Err(reason) => {
+                self.reject(scoped.metrics.iter().map(points).sum(), reason);
+                Ok(())
             }
         }
+    }
+
+    /// Writes what describes a target whose points are all read.
+    pub(super) fn finish(&mut self, target: Target<'_>) -> Result<(), Error> {
         self.allowance.charge(256 + target.info_samples() * size_of::<Sample>())?;
         target.write_info(self.sink);
         Ok(())
     }
 
-    fn metric(&mut self, metric: &Metric, scope: &Pairs<'_>, target: &mut Target<'_>) -> Result<(), Error> {
+    pub(super) fn metric(
+        &mut self,
+        metric: &Metric,
+        scope: &Pairs<'_>,
+        target: &mut Target<'_>,
+    ) -> Result<(), Error> {
         let Some(data) = &metric.data else { return Ok(()) };
         let (shape, kind, temporality) = match data {
             Data::Gauge(_) => (MetricShape::Gauge, MetricKind::Gauge, None),
@@ -142,28 +165,21 @@ impl<S: Sink> Output<'_, S> {
             }
             Data::Summary(_) => (MetricShape::Other, MetricKind::Summary, None),
         };
-        let name = metric_name(&metric.name, &metric.unit, shape, self.translation.strategy);
-        if name.is_empty() {
-            self.reject(points(metric), format!("metric {:?} has no usable name", short(&metric.name)));
-            return Ok(());
-        }
-        let temporality = temporality.map(AggregationTemporality::try_from);
-        let delta = matches!(temporality, Some(Ok(AggregationTemporality::Delta)));
-        if !delta && !matches!(temporality, None | Some(Ok(AggregationTemporality::Cumulative))) {
-            let reason = format!("metric {:?} says neither delta nor cumulative", short(&metric.name));
-            self.reject(points(metric), reason);
-            return Ok(());
-        }
-        if !self.families.contains(&name) {
-            self.allowance.charge(2 * name.len() + metric.description.len() + metric.unit.len() + 128)?;
-            self.families.insert(name.clone());
-            let told = MetricMetadata { kind, unit: metric.unit.clone(), help: metric.description.clone() };
-            self.sink.metadata(name.clone(), told);
-        }
-        let family = Family { name, scope, delta, started: kind != MetricKind::Gauge || delta };
+        let told = Told {
+            name: &metric.name,
+            description: &metric.description,
+            unit: &metric.unit,
+            shape,
+            kind,
+            temporality,
+            points: points(metric),
+        };
+        let Some(family) = self.family(&told, scope)? else { return Ok(()) };
         match data {
-            Data::Gauge(gauge) => gauge.data_points.iter().try_for_each(|p| self.number(p, &family, target)),
-            Data::Sum(sum) => sum.data_points.iter().try_for_each(|p| self.number(p, &family, target)),
+            Data::Gauge(gauge) => {
+                gauge.data_points.iter().try_for_each(|p| self.number(p, &family, target, None))
+            }
+            Data::Sum(sum) => sum.data_points.iter().try_for_each(|p| self.number(p, &family, target, None)),
             Data::Histogram(h) => h.data_points.iter().try_for_each(|p| self.classic(p, &family, target)),
             Data::ExponentialHistogram(h) => {
                 h.data_points.iter().try_for_each(|p| self.native(p, &family, target))
@@ -174,11 +190,41 @@ impl<S: Sink> Output<'_, S> {
         }
     }
 
-    fn number(
+    /// What a metric's points share, or nothing where all of them are refused. The family's metadata goes to the sink.
+    pub(super) fn family<'f>(
+        &mut self,
+        told: &Told<'_>,
+        scope: &'f Pairs<'_>,
+    ) -> Result<Option<Family<'f>>, Error> {
+        let Told { kind, unit, description, .. } = *told;
+        let name = metric_name(told.name, unit, told.shape, self.translation.strategy);
+        if name.is_empty() {
+            self.reject(told.points, format!("metric {:?} has no usable name", short(told.name)));
+            return Ok(None);
+        }
+        let temporality = told.temporality.map(AggregationTemporality::try_from);
+        let delta = matches!(temporality, Some(Ok(AggregationTemporality::Delta)));
+        if !delta && !matches!(temporality, None | Some(Ok(AggregationTemporality::Cumulative))) {
+            let reason = format!("metric {:?} says neither delta nor cumulative", short(told.name));
+            self.reject(told.points, reason);
+            return Ok(None);
+        }
+        if !self.families.contains(&name) {
+            self.allowance.charge(2 * name.len() + description.len() + unit.len() + 128)?;
+            self.families.insert(name.clone());
+            let metadata = MetricMetadata { kind, unit: unit.to_owned(), help: description.to_owned() };
+            self.sink.metadata(name.clone(), metadata);
+        }
+        Ok(Some(Family { name, scope, delta, started: kind != MetricKind::Gauge || delta }))
+    }
+
+    /// Writes a number; `sent` are its labels as a sender of remote write has them, if they were seen for the first time.
+    pub(super) fn number(
         &mut self,
         point: &NumberDataPoint,
         family: &Family<'_>,
         target: &mut Target<'_>,
+        sent: Option<&[u8]>,
     ) -> Result<(), Error> {
         let value = match point.value {
             Some(number_data_point::Value::AsDouble(value)) => value,
@@ -187,7 +233,7 @@ impl<S: Sink> Output<'_, S> {
         };
         let exemplars = point.exemplars.iter().map(|e| self.exemplar(e)).collect();
         let part = Part { suffix: "", label: None, value: Value::Float(value), exemplars };
-        let common = Point::from(point);
+        let common = Point { sent, ..Point::from(point) };
         self.write(&common, family, target, std::iter::once(part))
     }
 
@@ -305,6 +351,14 @@ impl<S: Sink> Output<'_, S> {
                 suffixed = format!("{}{}", family.name, part.suffix);
                 &suffixed
             };
+            let value = if stale { Value::Float(STALE_NAN) } else { part.value };
+            let sample = Sample { t_ms, start_ms: if stale { 0 } else { start_ms }, value };
+            let data = SeriesData { samples: &[sample], exemplars: &part.exemplars, delta: family.delta };
+            self.sent.clear();
+            let is_short = point.sent.is_none() && pairs.push_series(name, part.label, &mut self.sent);
+            if is_short && self.sink.recall(&self.sent, &data) {
+                continue;
+            }
             let labels = match pairs.series(name, part.label) {
                 Ok(labels) => labels,
                 Err(reason) => {
@@ -312,10 +366,8 @@ impl<S: Sink> Output<'_, S> {
                     return Ok(());
                 }
             };
-            let value = if stale { Value::Float(STALE_NAN) } else { part.value };
-            let sample = Sample { t_ms, start_ms: if stale { 0 } else { start_ms }, value };
-            let data = SeriesData { samples: &[sample], exemplars: &part.exemplars, delta: family.delta };
-            self.sink.series(&labels, None, &data);
+            let sent = point.sent.or(is_short.then_some(self.sent.as_slice()));
+            self.sink.series(&labels, sent.filter(|sent| means(sent, &labels)), &data);
         }
         Ok(())
     }
@@ -339,7 +391,7 @@ impl<S: Sink> Output<'_, S> {
 }
 
 /// Nanoseconds since the Unix epoch as milliseconds.
-fn millis(ns: u64) -> i64 {
+pub(super) fn millis(ns: u64) -> i64 {
     (ns / 1_000_000) as i64
 }
 

@@ -7,6 +7,7 @@ use tricord_model::{Sample, SeriesData};
 use super::Translation;
 use super::labels::{Pairs, text};
 use crate::decode::Sink;
+use crate::decode::sent::push_label;
 
 /// Attributes that are in `job` and `instance` already.
 const IDENTIFYING: [&str; 3] = ["service.namespace", "service.name", "service.instance.id"];
@@ -66,6 +67,14 @@ impl<'a> Target<'a> {
         if !self.instance.is_empty() {
             pairs.set("instance", &*self.instance);
         }
+    }
+
+    /// Appends what every point is lent, in the form in which labels are remembered, unless one is too long. That a
+    /// point's own labels come first is left out.
+    pub(super) fn push_lent(&self, labels: &mut Vec<u8>) -> bool {
+        let own = [("job", &self.job), ("instance", &self.instance)];
+        let mut own = own.iter().filter(|(_, value)| !value.is_empty());
+        own.all(|(name, value)| push_label(name, value, labels)) && self.promoted.push_to(labels)
     }
 
     /// Notes a point's time.

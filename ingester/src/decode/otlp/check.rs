@@ -21,6 +21,19 @@ pub fn check(signal: Signal, bytes: &[u8], allowance: &mut Allowance) -> Result<
     message(signal.request(), bytes, MAX_DEPTH, built, allowance)
 }
 
+/// Checks a message that lies so many levels deep in its request, and charges what it takes once built.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_piece(
+    schema: &'static Message,
+    level: u32,
+    bytes: &[u8],
+    allowance: &mut Allowance,
+) -> Result<(), Error> {
+    message(schema, bytes, MAX_DEPTH - level, true, allowance)
+}
+
 fn message(
     schema: &'static Message,
     bytes: &[u8],

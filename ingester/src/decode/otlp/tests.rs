@@ -8,6 +8,8 @@ use tricord_model::TraceId;
 
 use super::super::wire::put;
 use super::*;
+use crate::Error;
+use crate::decode::Allowance;
 
 const TRACE: &str = r#"{"resourceSpans":[{"resource":{"attributes":[
     {"key":"service.name","value":{"stringValue":"shop"}},
@@ -54,7 +56,7 @@ fn json_numbers_come_in_every_form() {
             r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"m","exponentialHistogram":{{"dataPoints":[{{{fields}}}]}}}}]}}]}}]}}"#
         );
         let bytes = to_protobuf(Signal::Metrics, json.as_bytes())?;
-        let request = decode_metrics(&bytes, &mut allowance())?;
+        let request = build::request(&bytes, &mut allowance())?;
         let metric = request.resource_metrics[0].scope_metrics[0].metrics[0].clone();
         let Some(opentelemetry_proto::tonic::metrics::v1::metric::Data::ExponentialHistogram(histogram)) =
             metric.data
@@ -141,9 +143,9 @@ fn nested(levels: usize) -> Vec<u8> {
 fn deep_nesting_is_refused() {
     assert!(check(Signal::Traces, &nested(40), &mut allowance()).is_ok());
     refused(check(Signal::Traces, &nested(50), &mut allowance()), "nested deeper");
-    refused(decode_metrics(&nested(10_000), &mut allowance()), "nested deeper");
+    refused(build::request(&nested(10_000), &mut allowance()), "nested deeper");
     // What passes the check passes the generated decoder too.
-    assert!(decode_metrics(&nested(40), &mut allowance()).is_ok());
+    assert!(build::request(&nested(40), &mut allowance()).is_ok());
     let json = format!("{}{}", r#"{"resourceSpans":[{"resource":{"x":"#, "[".repeat(1_000_000));
     refused(to_protobuf(Signal::Traces, json.as_bytes()), "not valid OTLP JSON");
 }
@@ -173,7 +175,7 @@ fn small_messages_cannot_cost_much_memory() {
     put::bytes(2, &metric, &mut scope);
     put::bytes(2, &scope, &mut resource);
     put::bytes(1, &resource, &mut request);
-    let result = decode_metrics(&request, &mut allowance());
+    let result = build::request(&request, &mut allowance());
     assert!(matches!(result, Err(Error::TooLarge(_))), "{result:?}");
 }
 
@@ -211,10 +213,9 @@ fn the_published_examples_are_read() {
     assert_eq!((decoded.batch.spans.len(), decoded.rejected.spans), (1, 0));
     let metrics = std::fs::read(format!("{folder}/metrics.json")).unwrap();
     let bytes = to_protobuf(Signal::Metrics, &metrics).unwrap();
-    let request = decode_metrics(&bytes, &mut allowance()).unwrap();
+    let request = build::request(&bytes, &mut allowance()).unwrap();
     assert_eq!(request, serde_json::from_slice(&metrics).unwrap());
-    let mut decoded = crate::decode::Decoded::default();
-    crate::translate::translate(&request, &Default::default(), &mut allowance(), &mut decoded).unwrap();
+    let decoded = crate::translate::tests::walked(&bytes, &mut allowance()).unwrap();
     let names: Vec<&str> = decoded.batch.series.iter().map(|series| series.labels.name()).collect();
     let histogram = ["my_histogram_sum", "my_histogram_count", "my_histogram_bucket", "my_histogram_bucket"];
     assert_eq!(

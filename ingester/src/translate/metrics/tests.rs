@@ -5,19 +5,19 @@ use tricord_model::Labels;
 use super::super::Strategy;
 use super::*;
 use crate::decode::Decoded;
-use crate::decode::otlp::{Signal, decode_metrics, to_protobuf};
+use crate::decode::otlp::{Signal, to_protobuf};
+use crate::translate::tests::both;
 
 const MINUTE_NS: u64 = 60_000_000_000;
 
 /// A request of one scope with these metrics, from a resource with these attributes.
-fn request(attributes: &str, metrics: &str) -> ExportMetricsServiceRequest {
+fn request(attributes: &str, metrics: &str) -> Vec<u8> {
     let json = format!(
         r#"{{"resourceMetrics":[{{"resource":{{"attributes":[{attributes}]}},"scopeMetrics":[{{
             "scope":{{"name":"lib","version":"2","attributes":[{}]}},"schemaUrl":"url","metrics":[{metrics}]}}]}}]}}"#,
         attribute("k", "v")
     );
-    let bytes = to_protobuf(Signal::Metrics, json.as_bytes()).unwrap();
-    decode_metrics(&bytes, &mut Allowance::new(1 << 20)).unwrap()
+    to_protobuf(Signal::Metrics, json.as_bytes()).unwrap()
 }
 
 fn attribute(key: &str, value: &str) -> String {
@@ -25,10 +25,7 @@ fn attribute(key: &str, value: &str) -> String {
 }
 
 fn with(translation: &Translation, attributes: &str, metrics: &str) -> Decoded {
-    let mut decoded = Decoded::default();
-    let request = request(attributes, metrics);
-    translate(&request, translation, &mut Allowance::new(1 << 20), &mut decoded).unwrap();
-    decoded
+    both(&request(attributes, metrics), translation, &mut Allowance::new(1 << 20)).unwrap()
 }
 
 /// A series in one line: labels, then `time[@start]=value`, then whether it is delta.
@@ -250,7 +247,6 @@ fn long_labels_on_many_buckets_are_bounded() {
         attribute("long", &"x".repeat(100_000))
     );
     let mut allowance = Allowance::new(32 << 20);
-    let result =
-        translate(&request("", &metric), &Translation::default(), &mut allowance, &mut Decoded::default());
+    let result = both(&request("", &metric), &Translation::default(), &mut allowance);
     assert!(matches!(result, Err(Error::TooLarge(_))));
 }
