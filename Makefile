@@ -34,7 +34,7 @@ test: test-deps ## all tests: units, upstream PromQL cases where their folder is
 fuzz-promql: test-deps ## random queries against Debian's Prometheus, random texts for the parser (SEEDS=1..30 QUERIES=400)
 	@scripts/first-build.sh
 	FUZZ_SEED=$(firstword $(subst ., ,$(SEEDS))) FUZZ_TEXTS=5000000 \
-		cargo test --release --locked -p tricord-promql --test parser_fuzz -- --nocapture
+		cargo test --release --locked --workspace --test parser_fuzz -- --nocapture
 	FUZZ_SEEDS=$(SEEDS) FUZZ_QUERIES=$(QUERIES) \
 		cargo test --release --locked --workspace --test integration differential -- --nocapture
 
@@ -54,8 +54,8 @@ bench: deps ## beside VictoriaMetrics and Prometheus: load, queries, memory, res
 	cargo build --release --locked --workspace
 	$(CARGO_TARGET_DIR)/release/tricord-bench --tricord $(TRICORD) --dir $(TRICORD_CACHE)/bench $(ARGS)
 
-bench-promql: deps ## the PromQL engine in memory (ARGS=range/1000 runs a part)
-	cargo bench --profile release --locked -p tricord-promql --bench promql -- $(ARGS)
+bench-promql: deps ## the PromQL engine in memory (ARGS=range/1000/ runs a part, ARGS=--quick all once)
+	cargo bench --profile release --locked --workspace --bench promql -- $(ARGS)
 
 lint: deps ## formatting and clippy, with warnings as errors
 	@scripts/first-build.sh
