@@ -21,6 +21,8 @@ use super::{Entry, Error, Progress, Store, StoreConfig};
 
 /// The format of the directory that this build writes.
 const FORMAT: u32 = 2;
+/// Indexes of so many bytes are read ahead when the store is opened.
+const READ_AHEAD_BYTES: u64 = 256 << 20;
 /// Where the format stands.
 const FORMAT_FILE: &str = "FORMAT";
 
@@ -78,6 +80,7 @@ impl Store {
         let log = Arc::new(opened.start(Box::new(Applier(Arc::clone(&inner))))?);
         // Nobody else has seen the store yet.
         let _ = inner.log.set(log);
+        inner.read_ahead();
         Ok(Arc::new(Self { inner }))
     }
 }
@@ -176,6 +179,22 @@ impl Inner {
                 Err(Error::io("clear", &dir, &error))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Lets the kernel read the newest indexes while nobody asks yet: every query begins with them.
+    fn read_ahead(&self) {
+        let mut left = READ_AHEAD_BYTES.min(self.config.block_cache_bytes as u64);
+        for (path, bytes) in self.rocks.paths(keys::INDEX).unwrap_or_default() {
+            if bytes > left {
+                return;
+            }
+            left -= bytes;
+            let advised = std::fs::File::open(&path)
+                .and_then(|file| Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::WillNeed)?));
+            if let Err(error) = advised {
+                tracing::debug!(path = %path.display(), %error, "a file is not read ahead");
+            }
         }
     }
 

@@ -192,6 +192,18 @@ impl Rocks {
         self.db.property_int_value_cf(handle, name).ok().flatten().unwrap_or(0)
     }
 
+    /// Path and size in bytes of each file of a family, those with the highest keys first.
+    ///
+    /// # Errors
+    /// [`Error`] when RocksDB cannot tell.
+    pub fn paths(&self, family: &str) -> Result<Vec<(PathBuf, u64)>, Error> {
+        let files = self.wrap(self.db.live_files())?;
+        let mut own: Vec<_> = files.into_iter().filter(|file| file.column_family_name == family).collect();
+        own.sort_by(|a, b| b.end_key.cmp(&a.end_key));
+        let path = |name: &str| self.path.join(name.trim_start_matches('/'));
+        Ok(own.into_iter().map(|file| (path(&file.name), file.size as u64)).collect())
+    }
+
     /// Size in bytes, level and number of pairs of each file of a family.
     ///
     /// # Errors

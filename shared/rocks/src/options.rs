@@ -60,6 +60,8 @@ pub(crate) fn build(options: &Options) -> (rocksdb::Options, Vec<(&'static str, 
     db.set_log_level(LogLevel::Warn);
     db.set_stats_dump_period_sec(0);
     db.set_skip_stats_update_on_db_open(true);
+    // Blocks of neighbouring series lie behind one another: the kernel may read ahead.
+    db.set_advise_random_on_open(false);
     db.set_max_background_jobs(2);
     db.set_bytes_per_sync(1 << 20);
     db.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager(

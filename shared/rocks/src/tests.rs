@@ -59,6 +59,9 @@ fn a_sorted_file_is_ingested_below_and_dropped_whole() {
         rocks.ingest("packed", &[path]).unwrap();
     }
     assert!(rocks.files("packed").unwrap().iter().all(|(_, level, _)| *level == 6));
+    let paths = rocks.paths("packed").unwrap();
+    assert!(paths.iter().all(|(path, bytes)| path.metadata().unwrap().len() == *bytes));
+    assert!(paths.len() == 3 && paths[0].0 > paths[2].0, "{paths:?}");
     rocks.delete_range("packed", &[1], &[2]).unwrap();
     assert_eq!(rocks.files("packed").unwrap().len(), 2);
     assert_eq!(keys(&rocks, "packed").len(), 100);

@@ -18,7 +18,7 @@ const VERSION: u8 = 1;
 const SLICED: u8 = 2;
 const SLICE: usize = 256;
 /// The zstd level of sliced blocks, which are written once and for long.
-const SLICED_LEVEL: i32 = 3;
+const SLICED_LEVEL: i32 = 9;
 /// A block is closed when it has so many series …
 pub(crate) const SERIES_PER_BLOCK: usize = 64;
 /// … or so many bytes before compression.

@@ -5,9 +5,9 @@ use tricord_model::Exemplar;
 use super::*;
 
 /// A time at which all windows of the tests are long over.
-const LATER: i64 = T0 + 400 * WINDOW;
+pub(super) const LATER: i64 = T0 + 400 * WINDOW;
 /// The start of a day, so that merges begin with it.
-const DAY: i64 = T0.div_euclid(48 * WINDOW) * 48 * WINDOW;
+pub(super) const DAY: i64 = T0.div_euclid(48 * WINDOW) * 48 * WINDOW;
 
 fn go_on(_: u64) -> bool {
     true
@@ -18,7 +18,7 @@ fn merge(node: &Node, now_ms: i64) -> MergeReport {
 }
 
 /// Five series with a sample a minute over some windows, flushed after each.
-fn fill(node: &Node, windows: std::ops::Range<i64>) {
+pub(super) fn fill(node: &Node, windows: std::ops::Range<i64>) {
     for window in windows {
         let start_ms = DAY + window * WINDOW;
         let list = (0..5).map(|i| {
