@@ -10,6 +10,9 @@ use super::wire::{Field, Message, WireError};
 use super::{Allowance, Sink};
 use crate::Error;
 
+/// Labels of more bytes are not remembered: a few bytes of references may name any number of long texts.
+const MAX_REMEMBERED: usize = 16 << 10;
+
 /// The request's strings; `None` where one is not UTF-8, which only matters to those who refer to it.
 struct Symbols<'a>(Vec<Option<&'a str>>);
 
@@ -20,6 +23,26 @@ impl<'a> Symbols<'a> {
             Some(None) => Err(format!("symbol {reference} is not valid UTF-8")),
             None => Err(format!("symbol {reference} does not exist: the table has {}", self.0.len())),
         }
+    }
+
+    /// Appends the labels that packed references name in the form in which they are remembered; answers the metric's name.
+    /// Nothing where they are not labels in that form.
+    #[inline]
+    fn push_labels(&self, packed: &[u8], sent: &mut Vec<u8>) -> Option<&'a str> {
+        let mut references = Message::new(packed);
+        let mut metric = "";
+        while !references.is_empty() {
+            let (name, value) = (references.varint().ok()?, references.varint().ok()?);
+            let text = |reference: u64| *self.0.get(usize::try_from(reference).ok()?)?;
+            let (name, value) = (text(name)?, text(value)?);
+            if !push_label(name, value, sent) || sent.len() > MAX_REMEMBERED {
+                return None;
+            }
+            if name == METRIC_NAME {
+                metric = value;
+            }
+        }
+        Some(metric)
     }
 
     /// Reads the pairs that a list of references names, in the sender's order.
@@ -96,25 +119,32 @@ impl Series<'_> {
         let Self { symbols, references, pairs, sent, parts } = self;
         parts.clear();
         references.clear();
-        let (mut metadata, mut created_ms) = (None, 0);
+        let (mut metadata, mut created_ms, mut packed) = (None, 0, None);
         let mut message = Message::new(bytes);
         while let Some((number, field)) = message.next()? {
-            match number {
-                1 => numbers(number, field, references, allowance)?,
-                2 => {
+            match (number, field) {
+                // All of them at once, as senders write them; they are read when it is known who needs them.
+                (1, Field::Bytes(all)) if packed.is_none() && references.is_empty() => packed = Some(all),
+                (1, field) => {
+                    if let Some(first) = packed.take() {
+                        numbers(number, Field::Bytes(first), references, allowance)?;
+                    }
+                    numbers(number, field, references, allowance)?;
+                }
+                (2, field) => {
                     allowance.charge(size_of::<tricord_model::Sample>())?;
                     parts.samples.push(sample(field.bytes(number)?)?);
                 }
-                3 => parts.histogram(field.bytes(number)?, allowance)?,
-                4 => match exemplar(field.bytes(number)?, symbols, allowance)? {
+                (3, field) => parts.histogram(field.bytes(number)?, allowance)?,
+                (4, field) => match exemplar(field.bytes(number)?, symbols, allowance)? {
                     Ok(exemplar) => parts.exemplars.push(exemplar),
                     Err(reason) => {
                         parts.rejected_exemplars += 1;
                         parts.reasons.push(reason);
                     }
                 },
-                5 => metadata = Some(Metadata::read(field.bytes(number)?)?),
-                6 => created_ms = field.varint(number)? as i64,
+                (5, field) => metadata = Some(Metadata::read(field.bytes(number)?)?),
+                (6, field) => created_ms = field.varint(number)? as i64,
                 _ => {}
             }
         }
@@ -124,23 +154,32 @@ impl Series<'_> {
         }
         let floats = parts.samples.iter().filter(|sample| matches!(sample.value, Value::Float(_))).count();
         let is_mixed = floats > 0 && floats < parts.samples.len();
-        let named = symbols.pairs(references, pairs).and_then(|()| {
-            let text: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-            allowance.charge(text + references.len() * 12).map_err(|error| error.to_string())
-        });
         sent.clear();
-        let is_short = named.is_ok() && pairs.iter().all(|(name, value)| push_label(name, value, sent));
-        if is_short && !is_mixed && parts.is_clean() && sink.recall(sent, &parts.data()) {
-            return metadata.map_or(Ok(()), |told| told.keep(pairs, symbols, families, allowance, sink));
+        let metric = packed.and_then(|packed| symbols.push_labels(packed, sent));
+        if let Some(metric) = metric
+            && !is_mixed
+            && parts.is_clean()
+            && sink.recall(sent, &parts.data())
+        {
+            allowance.charge(sent.len())?;
+            return metadata.map_or(Ok(()), |told| told.keep(metric, symbols, families, allowance, sink));
         }
-        let mut sorted = named.and_then(|()| sort_series(pairs));
+        if let Some(packed) = packed {
+            numbers(1, Field::Bytes(packed), references, allowance)?;
+        }
+        let mut sorted = symbols.pairs(references, pairs).and_then(|()| {
+            let text: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+            allowance.charge(text + references.len() * 12).map_err(|error| error.to_string())?;
+            sort_series(pairs)
+        });
         if is_mixed && sorted.is_ok() {
             sorted = Err(format!("series {} has both float and histogram samples", shown(pairs)));
         }
         if let (Ok(()), Some(metadata)) = (&sorted, metadata) {
-            metadata.keep(pairs, symbols, families, allowance, sink)?;
+            let name = pairs.iter().find(|(name, _)| *name == METRIC_NAME).map_or("", |(_, value)| value);
+            metadata.keep(name, symbols, families, allowance, sink)?;
         }
-        let sent = (is_short && means(sent, pairs)).then_some(sent.as_slice());
+        let sent = (metric.is_some() && means(sent, pairs)).then_some(sent.as_slice());
         parts.finish(sorted.map(|()| &**pairs), sent, sink);
         Ok(())
     }
@@ -218,7 +257,7 @@ impl Metadata {
     /// Keeps it once for each family of the request.
     fn keep(
         self,
-        labels: &[(&str, &str)],
+        name: &str,
         symbols: &Symbols<'_>,
         families: &mut HashSet<String>,
         allowance: &mut Allowance,
@@ -229,7 +268,6 @@ impl Metadata {
         if self.kind == MetricKind::Unknown && unit.is_empty() && help.is_empty() {
             return Ok(());
         }
-        let name = labels.iter().find(|(name, _)| *name == METRIC_NAME).map_or("", |(_, value)| value);
         let family = family(name, self.kind);
         if !families.contains(family) {
             // Any number of families may refer to one long text.

@@ -59,6 +59,8 @@ const IS_PLAIN: u8 = 4;
 const HEAD_BYTES: usize = 20;
 /// Bytes of a plain sample.
 const PLAIN_BYTES: usize = 16;
+/// About what a series takes that has a dozen labels and one sample.
+const SERIES_BYTES: usize = 256;
 
 impl Batch {
     /// Whether there is nothing in it.
@@ -358,7 +360,7 @@ impl<'a> BatchView<'a> {
         if input.u8()? != VERSION {
             return Err(CodecError::Invalid("unknown version of a batch"));
         }
-        let mut view = Self::default();
+        let mut view = Self { series: Vec::with_capacity(bytes.len() / SERIES_BYTES), ..Self::default() };
         loop {
             match input.u8()? {
                 END if input.is_empty() => return Ok(view),
