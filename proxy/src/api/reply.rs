@@ -19,6 +19,8 @@ const TRUNCATED: &str = "results truncated due to limit";
 pub(crate) struct Reply {
     /// JSON of the envelope's `data`.
     pub(crate) data: Vec<u8>,
+    /// Whether the data is an object that is sent without an envelope, and takes the notes itself.
+    pub(crate) is_bare: bool,
     /// Notes.
     pub(crate) annotations: Annotations,
     /// Shards that had no live replica.
@@ -34,6 +36,11 @@ impl Reply {
     /// An answer from a JSON value.
     pub(crate) fn json(value: &serde_json::Value) -> Self {
         Self::new(value.to_string().into_bytes())
+    }
+
+    /// An answer whose fields stand at the top, as Mimir's own APIs have it; the value must be an object.
+    pub(crate) fn fields(value: &serde_json::Value) -> Self {
+        Self { is_bare: true, ..Self::json(value) }
     }
 
     /// Notes that a limit has cut the answer.
@@ -85,7 +92,8 @@ fn json(status: StatusCode, body: Vec<u8>) -> Response {
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let envelope = Envelope { warnings: self.annotations.warnings, infos: self.annotations.infos };
-        let mut response = json(StatusCode::OK, envelope.wrap(&self.data));
+        let body = if self.is_bare { envelope.join(self.data) } else { envelope.wrap(&self.data) };
+        let mut response = json(StatusCode::OK, body);
         if !self.missing.is_empty()
             && let Ok(value) = HeaderValue::from_str(&numbers(&self.missing, ","))
         {

@@ -60,6 +60,17 @@ impl Envelope {
         let mut out = Vec::with_capacity(data.len() + 64);
         out.extend_from_slice(b"{\"status\":\"success\",\"data\":");
         out.extend_from_slice(data);
+        self.end(out)
+    }
+
+    /// An object that is JSON already and not empty, with the notes among its fields.
+    #[must_use]
+    pub fn join(&self, mut object: Vec<u8>) -> Vec<u8> {
+        object.pop();
+        self.end(object)
+    }
+
+    fn end(&self, mut out: Vec<u8>) -> Vec<u8> {
         for (key, notes) in [("warnings", &self.warnings), ("infos", &self.infos)] {
             if !notes.is_empty() {
                 let _ = write!(out, ",\"{key}\":");

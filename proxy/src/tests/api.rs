@@ -55,6 +55,50 @@ async fn labels_series_and_values_are_listed() {
 }
 
 #[tokio::test]
+async fn what_has_most_series_is_told() {
+    let cluster = cluster();
+    let (status, body) = cluster.get("/api/v1/cardinality/label_names?time=100&limit=2").await;
+    let expected = json!({
+        "label_values_count_total": 7 + 2 + 4 + 3 + 4 + 2,
+        "label_names_count": 6,
+        "cardinality": [
+            { "label_name": "__name__", "label_values_count": 7 },
+            { "label_name": "instance", "label_values_count": 4 },
+        ],
+    });
+    assert_eq!((status, &body), (StatusCode::OK, &expected));
+    let path = "/api/v1/cardinality/label_values?label_names[]=__name__&label_names[]=code&time=100&since=50s&limit=1";
+    let (status, body) = cluster.get(path).await;
+    let expected = json!({
+        "series_count_total": 91,
+        "labels": [
+            {
+                "label_name": "__name__", "label_values_count": 7, "series_count": 91,
+                "cardinality": [{ "label_value": "latency_bucket", "series_count": 48, "series_count_before": 48 }],
+            },
+            {
+                "label_name": "code", "label_values_count": 2, "series_count": 24,
+                "cardinality": [{ "label_value": "200", "series_count": 12, "series_count_before": 12 }],
+            },
+        ],
+    });
+    assert_eq!((status, &body), (StatusCode::OK, &expected));
+    let (_, body) = cluster.get("/api/v1/cardinality/active_series?selector=huge&time=100").await;
+    let expected = json!([{ "__name__": "huge", "sign": "minus" }, { "__name__": "huge", "sign": "plus" }]);
+    assert_eq!(body, json!({ "data": expected }));
+    for wrong in [
+        "label_values",
+        "active_series",
+        "label_names?limit=501",
+        "label_names?since=-1s",
+        "label_names?selector=%7B",
+    ] {
+        let (status, body) = cluster.get(&format!("/api/v1/cardinality/{wrong}")).await;
+        assert_eq!((status, &body["errorType"]), (StatusCode::BAD_REQUEST, &json!("bad_data")), "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn mistakes_are_told_in_prometheus_words() {
     let cluster = cluster();
     let many = "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)";

@@ -1,6 +1,7 @@
 //! The HTTP API of Prometheus, as Grafana and its other clients call it.
 
 mod admin;
+mod cardinality;
 mod explain;
 mod metadata;
 mod query;
@@ -35,6 +36,9 @@ pub(super) fn routes() -> Router<Proxy> {
         .route("/labels", get(series::names).post(series::names))
         .route("/label/{name}/values", get(series::values))
         .route("/metadata", get(metadata::metadata))
+        .route("/cardinality/label_names", get(cardinality::label_names).post(cardinality::label_names))
+        .route("/cardinality/label_values", get(cardinality::label_values).post(cardinality::label_values))
+        .route("/cardinality/active_series", get(cardinality::active_series).post(cardinality::active_series))
         .route("/targets", get(status::targets))
         .route("/targets/metadata", get(status::empty_list))
         .route("/scrape_pools", get(status::scrape_pools))

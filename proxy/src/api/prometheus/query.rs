@@ -94,14 +94,16 @@ pub(super) fn range_question(proxy: &Proxy, asked: &Asked) -> Result<Question, E
     Ok(Question { tenant, expr, text, grid, lookback_ms, now_ms, deadline, count_steps })
 }
 
-fn deadline(proxy: &Proxy, asked: &Asked) -> Result<Instant, Error> {
+/// When the asker gives up.
+pub(super) fn deadline(proxy: &Proxy, asked: &Asked) -> Result<Instant, Error> {
     let longest = proxy.settings().query_timeout;
     let asked =
         asked.params.duration("timeout")?.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
     Ok(Instant::now() + asked.map_or(longest, |asked| asked.min(longest)))
 }
 
-fn lookback(asked: &Asked) -> Result<Option<i64>, Error> {
+/// How far instant selectors look back, in milliseconds, where that is said.
+pub(super) fn lookback(asked: &Asked) -> Result<Option<i64>, Error> {
     match asked.params.get("lookback_delta") {
         "" => Ok(None),
         text => match super::super::params::parse_duration(text) {
@@ -132,7 +134,7 @@ async fn answer(
     let is_heavy = cells(&answer.value) > LIGHT_CELLS;
     let render = move || render(&answer.value, question.grid, shape, stats.as_ref());
     let data = tricord_runtime::blocking_when(is_heavy, render).await;
-    let reply = Reply { data, annotations, missing: vec![] };
+    let reply = Reply { annotations, ..Reply::new(data) };
     reply.truncated(truncated).missing(missing, asked.denies_partial())
 }
 
