@@ -47,9 +47,9 @@ impl System {
         Ok(())
     }
 
-    /// Writes everything that is in memory to RocksDB.
+    /// Writes everything that is in memory to RocksDB, and merges windows that lie together.
     pub(super) async fn flush(&self) -> Result<()> {
-        self.reader.post("/api/v1/admin/flush", &[], "").await?.success().context(self.name).map(|_| ())
+        self.reader.post("/api/v1/admin/merge", &[], "").await?.success().context(self.name).map(|_| ())
     }
 }
 

@@ -101,8 +101,10 @@ fn check(config: &StoreConfig) -> Result<(), Error> {
 /// The format and the length of a window are fixed when the directory is made.
 fn check_format(config: &StoreConfig) -> Result<(), Error> {
     let path = config.dir.join(FORMAT_FILE);
+    let damaged = || Error::corrupt(format!("{} does not say what format the directory has", path.display()));
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(damaged()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return write_format(config, &path),
         Err(error) => return Err(Error::io("read", &path, &error)),
     };
@@ -110,7 +112,6 @@ fn check_format(config: &StoreConfig) -> Result<(), Error> {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         value.and_then(|value| value.trim().parse::<i64>().ok())
     };
-    let damaged = || Error::corrupt(format!("{} does not say what format the directory has", path.display()));
     let found = u32::try_from(field("format").ok_or_else(damaged)?).map_err(|_| damaged())?;
     if found > FORMAT {
         return Err(Error::NewerFormat { found, known: FORMAT });

@@ -47,7 +47,10 @@ impl Error {
         if message.contains("No space left on device") {
             return Self::DiskFull { path };
         }
+        // A file that the database names is not there.
+        let is_missing = message.contains("No such file or directory");
         match error.kind() {
+            _ if is_missing => Self::Corruption { path, message },
             rocksdb::ErrorKind::Corruption => Self::Corruption { path, message },
             _ => Self::Other { path, message },
         }

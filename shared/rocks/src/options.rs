@@ -1,7 +1,7 @@
 //! Options: one shared block cache and one write buffer bound for all families of a database.
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ChecksumType, DBCompressionType, LogLevel,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ChecksumType, DBCompressionType, DBRecoveryMode, LogLevel,
     WriteBufferManager,
 };
 
@@ -51,6 +51,8 @@ pub(crate) fn build(options: &Options) -> (rocksdb::Options, Vec<(&'static str, 
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_paranoid_checks(true);
+    // A crash may leave the end of RocksDB's log half written; anything else is damage and is not passed over.
+    db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     db.set_max_open_files(options.max_open_files);
     // RocksDB allocates its log in advance up to this size, and the list of files with 4 MiB unless told otherwise.
     db.set_max_total_wal_size((options.write_buffer_bytes as u64 / 4).max(2 << 20));

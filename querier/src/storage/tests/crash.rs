@@ -143,8 +143,10 @@ fn directories_of_other_builds_and_in_use_are_refused() {
     assert!(matches!(Store::open(other, &|_| {}), Err(Error::Invalid(_))));
     std::fs::write(node.config.dir.join("FORMAT"), "format=3\nwindow_ms=1800000\n").unwrap();
     assert!(matches!(node.open(), Err(Error::NewerFormat { found: 3, known: 2 })));
-    std::fs::write(node.config.dir.join("FORMAT"), "").unwrap();
-    assert!(matches!(node.open(), Err(Error::Corrupt(_))));
+    for damaged in [&b""[..], b"format=\xff\nwindow_ms=1800000\n"] {
+        std::fs::write(node.config.dir.join("FORMAT"), damaged).unwrap();
+        assert!(matches!(node.open(), Err(Error::Corrupt(_))));
+    }
     assert!(node.dir.path().exists());
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the store as a whole, over real RocksDB in temporary directories.
 
 mod crash;
+mod damage;
 mod merges;
 mod model;
 mod replicas;
