@@ -14,12 +14,16 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// With room for so many samples.
-    pub(crate) fn with_room(samples: usize) -> Self {
-        let mut joined = Points::default();
-        joined.t_ms.reserve_exact(samples);
-        joined.floats.reserve_exact(samples);
-        Self { joined, others: Vec::new() }
+    /// Makes room for so many more samples; for the first ones exactly that.
+    pub(crate) fn make_room(&mut self, samples: usize) {
+        let Points { t_ms, floats, .. } = &mut self.joined;
+        if t_ms.is_empty() {
+            t_ms.reserve_exact(samples);
+            floats.reserve_exact(samples);
+        } else {
+            t_ms.reserve(samples);
+            floats.reserve(samples);
+        }
     }
 
     /// Where samples go of which the earliest has this time; they must be more than none, and ascend.

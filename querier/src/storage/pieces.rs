@@ -1,5 +1,6 @@
 //! Where the samples of series lie on disk: first the pieces of all series are found, block by block, then each
-//! series is put together at once, with room for exactly what it has.
+//! series is put together at once, with room for exactly what it has. Where the blocks become too many to hold, what was
+//! found so far is read before the next ones.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -10,6 +11,9 @@ use super::cache::{Row, Times};
 use super::disk::Disk;
 use super::head::registry::FastMap;
 use super::merge::Pieces;
+
+/// Bytes of blocks that are held before what was found in them is read. Tests have small blocks, and pass it too.
+const HELD_BYTES: usize = if cfg!(test) { 2 << 10 } else { 16 << 20 };
 
 /// Some samples of a series: where they are among [`Blocks`], and which of them are wanted.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +40,7 @@ pub(crate) struct Blocks {
     /// Numbers of the generation at hand, and where the blocks are among those above.
     value_block: Option<(u32, u32)>,
     time_blocks: FastMap<u32, u32>,
+    held_bytes: usize,
     scratch: Scratch,
 }
 
@@ -44,6 +49,16 @@ impl Blocks {
     pub(crate) fn turn_to_another_generation(&mut self) {
         self.value_block = None;
         self.time_blocks.clear();
+    }
+
+    /// Whether what was found should be read now, and the blocks let go of.
+    pub(crate) fn are_many(&self) -> bool {
+        self.held_bytes > HELD_BYTES
+    }
+
+    /// Forgets all pieces so far, and lets go of their blocks.
+    pub(crate) fn clear(&mut self) {
+        *self = Self { scratch: std::mem::take(&mut self.scratch), ..Self::default() };
     }
 
     /// Forgets all pieces so far, and lets go of their blocks but the last one of values and so many of times.
@@ -87,9 +102,9 @@ impl Blocks {
         all.get(piece.from as usize..piece.to as usize).ok_or_else(lost)
     }
 
-    /// The samples of a series out of its pieces, which come in the order of the log.
-    pub(crate) fn read(&mut self, pieces: &[Piece]) -> Result<Pieces, Error> {
-        let mut all = Pieces::with_room(pieces.iter().map(|piece| piece.len()).sum());
+    /// Appends the samples of a series out of its pieces, which come in the order of the log.
+    pub(crate) fn read(&mut self, pieces: &[Piece], all: &mut Pieces) -> Result<(), Error> {
+        all.make_room(pieces.iter().map(|piece| piece.len()).sum());
         let mut scratch = std::mem::take(&mut self.scratch);
         for piece in pieces {
             let t_ms = self.times(piece.times, piece.column)?;
@@ -99,7 +114,7 @@ impl Blocks {
             self.values(piece.block)?.append(piece.slot as usize, t_ms, from..to, &mut scratch, into)?;
         }
         self.scratch = scratch;
-        Ok(all)
+        Ok(())
     }
 
     fn value_block(&mut self, disk: &Disk<'_>, number: u32) -> Result<u32, Error> {
@@ -107,7 +122,9 @@ impl Blocks {
             Some((known, at)) if known == number => Ok(at),
             _ => {
                 let at = self.values.len() as u32;
-                self.values.push(disk.value_block(number)?);
+                let block = disk.value_block(number)?;
+                self.held_bytes += block.bytes();
+                self.values.push(block);
                 self.value_block = Some((number, at));
                 Ok(at)
             }
@@ -119,7 +136,10 @@ impl Blocks {
             Entry::Occupied(known) => Ok(*known.get()),
             Entry::Vacant(new) => {
                 let at = self.times.len() as u32;
-                self.times.push(disk.time_block(number)?);
+                let columns = disk.time_block(number)?;
+                self.held_bytes +=
+                    columns.iter().map(|column| column.len() * size_of::<i64>()).sum::<usize>();
+                self.times.push(columns);
                 Ok(*new.insert(at))
             }
         }

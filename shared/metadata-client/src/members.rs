@@ -108,7 +108,7 @@ impl Members {
     {
         let deadline = Instant::now() + limit;
         let mut backoff = FIRST_BACKOFF;
-        let mut hints = 0;
+        let (mut hints, mut cause) = (0, None);
         loop {
             let (address, member) = self.pick()?;
             let left = deadline.saturating_duration_since(Instant::now()).min(try_timeout);
@@ -129,9 +129,12 @@ impl Members {
             let hinted = self.failed(&address, &error) && hints < self.addresses.len();
             hints += usize::from(hinted);
             let wait = if hinted { Duration::ZERO } else { jitter(backoff) };
+            // Who the leader is says less than why the leader cannot be asked.
+            let error = cause.take().filter(|_| leader_hint(&error).is_some()).unwrap_or(error);
             if Instant::now() + wait >= deadline {
                 return Err(error);
             }
+            cause = Some(error);
             sleep(wait).await;
             if !hinted {
                 backoff = (backoff * 2).min(MAX_BACKOFF);

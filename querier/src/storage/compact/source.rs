@@ -11,6 +11,7 @@ use crate::storage::Error;
 use crate::storage::disk::{Disk, exemplars_in, series_in};
 use crate::storage::flush::encode::SERIES_PER_INDEX_BLOCK;
 use crate::storage::keys::{self, Section};
+use crate::storage::merge::Pieces;
 use crate::storage::pieces::Blocks;
 
 /// Blocks of timestamps that a source keeps.
@@ -73,9 +74,10 @@ impl<'a> Series<'a> {
         let row = series_in(block, at)?.row(labels.clone());
         self.blocks.let_go(MAX_TIMES);
         let piece = self.blocks.find(&self.disk, &row, i64::MIN, i64::MAX)?;
-        let points = self.blocks.read(piece.as_slice())?.finish();
+        let mut points = Pieces::default();
+        self.blocks.read(piece.as_slice(), &mut points)?;
         self.next += 1;
-        Ok(points)
+        Ok(points.finish())
     }
 }
 

@@ -12,14 +12,16 @@ use crate::storage::Error;
 use crate::storage::flush::encode::sort_exemplars;
 use crate::storage::head::Mark;
 use crate::storage::head::registry::FastMap;
-use crate::storage::merge::drop_before;
+use crate::storage::merge::{Pieces, drop_before};
 use crate::storage::pieces::{Blocks, Piece};
 use crate::storage::store::Cell;
 
 /// One series: what is on disk comes before what is in memory, in the order of the log.
 struct Series {
     labels: Labels,
-    disk: SmallVec<[Piece; 8]>,
+    /// Pieces that are still to be read, and what was read before them.
+    found: SmallVec<[Piece; 8]>,
+    read: Pieces,
     head: Vec<Points>,
 }
 
@@ -54,11 +56,26 @@ impl Gathered {
             Entry::Vacant(new) => {
                 let at = self.series.len() as u32;
                 let labels = labels.clone();
-                self.series.push(Series { labels, disk: SmallVec::new(), head: Vec::new() });
+                self.series.push(Series {
+                    labels,
+                    found: SmallVec::new(),
+                    read: Pieces::default(),
+                    head: Vec::new(),
+                });
                 *new.insert(at)
             }
         };
         self.series.get_mut(at as usize).ok_or_else(|| Error::corrupt("a series was lost while it was read"))
+    }
+
+    /// Reads the pieces that were found so far, and lets go of their blocks.
+    fn read_found(&mut self) -> Result<(), Error> {
+        for Series { found, read, .. } in self.series.iter_mut().filter(|series| !series.found.is_empty()) {
+            self.blocks.read(found, read)?;
+            found.clear();
+        }
+        self.blocks.clear();
+        Ok(())
     }
 }
 
@@ -111,13 +128,13 @@ impl Reader {
     fn put_together(&self, gathered: Gathered, range: Range) -> Result<Vec<(Labels, Points)>, Error> {
         let Gathered { series, mut blocks, .. } = gathered;
         let mut all = Vec::with_capacity(series.len());
-        for (at, Series { labels, disk, head }) in series.into_iter().enumerate() {
+        for (at, Series { labels, found, mut read, head }) in series.into_iter().enumerate() {
             if at % 1024 == 0 {
                 self.check_cancel()?;
             }
-            let mut pieces = blocks.read(&disk)?;
-            head.into_iter().for_each(|piece| pieces.push(piece));
-            let mut points = pieces.finish();
+            blocks.read(&found, &mut read)?;
+            head.into_iter().for_each(|piece| read.push(piece));
+            let mut points = read.finish();
             if !points.histograms.is_empty() {
                 set_reset_hints(&mut points);
                 drop_before(&mut points, range.from_ms);
@@ -178,7 +195,10 @@ impl Reader {
             }
             if let Some(piece) = gathered.blocks.find(&disk, row, range.from_ms, range.until_ms)? {
                 let samples = range.count(gathered.blocks.t_ms(piece)?);
-                gathered.series(row.fingerprint, samples, &row.labels)?.disk.push(piece);
+                gathered.series(row.fingerprint, samples, &row.labels)?.found.push(piece);
+            }
+            if gathered.blocks.are_many() {
+                gathered.read_found()?;
             }
         }
         Ok(())
