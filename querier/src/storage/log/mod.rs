@@ -231,13 +231,14 @@ impl Log {
         done: &dyn Fn(ShardId) -> Option<Seq>,
         wanted: &dyn Fn(ShardId) -> Option<Seq>,
     ) -> Result<Trimmed, Error> {
-        let closed = self.shared.closed_segments();
         // Asked before the index is locked: who answers may hold a lock under which the index is read.
         let shards = self.shared.index.read().shards();
         let asked: HashMap<ShardId, _> =
             shards.into_iter().map(|shard| (shard, (done(shard), wanted(shard)))).collect();
         let of = |shard: ShardId| asked.get(&shard).copied().unwrap_or((Some(Seq(0)), None));
         let mut index = self.shared.index.write();
+        // Listed under the lock: another trim may have removed some meanwhile.
+        let closed = self.shared.closed_segments();
         let spare: Vec<u64> =
             closed.into_iter().take_while(|segment| index.is_done(*segment, &|shard| of(shard).0)).collect();
         let too_many = spare.len().saturating_sub(keep);

@@ -329,6 +329,20 @@ fn segments_stay_for_replicas_that_lag_up_to_a_bound() {
 }
 
 #[test]
+fn no_segment_is_removed_twice_by_two_who_trim_at_once() {
+    let (log, _) = open(&LossyFiles::default(), 300).unwrap();
+    (1..=40).for_each(|seq| log.append_and_wait(vec![entry(0, seq)]).unwrap());
+    let closed = log.shared.closed_segments().len();
+    let done = |_| Some(Seq(40));
+    // The other one is done while this one still asks.
+    let other = |shard| {
+        assert_eq!(log.trim(0, &done, &|_| None).unwrap().removed, closed);
+        done(shard)
+    };
+    assert_eq!(log.trim(0, &other, &|_| None).unwrap().removed, 0);
+}
+
+#[test]
 fn a_segment_is_closed_when_asked_but_not_an_empty_one() {
     let files = LossyFiles::default();
     let (log, _) = open(&files, 1 << 20).unwrap();
