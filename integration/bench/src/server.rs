@@ -165,7 +165,9 @@ impl Server {
                     }
                 })
                 .await?;
-                Ok(proc::bytes_below(&self.data))
+                // Beside them lie caches, which can be made again.
+                let kept = ["data", "indexdb"].map(|folder| proc::bytes_below(&self.data.join(folder)));
+                Ok(kept.iter().sum())
             }
             Kind::Prometheus => {
                 // Its head cannot be flushed; a snapshot writes all of it as blocks.
