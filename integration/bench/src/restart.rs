@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::proc;
-use crate::server::{Kind, Server};
+use crate::server::Server;
 
 /// What a restart has shown.
 #[derive(Clone, Debug, Serialize)]
@@ -31,5 +31,5 @@ pub(crate) async fn measure(mut server: Server, tricord: &Path, series: usize) -
     let ready_s = started.elapsed().as_secs_f64();
     let highest_memory_bytes = proc::memory(server.pid())?.highest;
     server.stop().await?;
-    Ok(Restart { server: Kind::name(kind), series, ready_s, highest_memory_bytes })
+    Ok(Restart { server: kind.name(), series, ready_s, highest_memory_bytes })
 }

@@ -52,7 +52,10 @@ impl Reply {
     }
 
     /// Notes which shards the answer lacks; where the asker wants all or nothing, that is an error.
-    pub(crate) fn missing(mut self, missing: Vec<ShardId>, deny: bool) -> Result<Self, Error> {
+    pub(crate) fn missing(mut self, mut missing: Vec<ShardId>, deny: bool) -> Result<Self, Error> {
+        // An answer may be made of several lookups, each of which lacks them.
+        missing.sort_unstable();
+        missing.dedup();
         if !missing.is_empty() {
             if deny {
                 return Err(Error::Unavailable(missing_text(&missing)));
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn missing_shards_are_named_or_denied() {
-        let missing = vec![ShardId(3), ShardId(17)];
+        let missing = vec![ShardId(17), ShardId(3), ShardId(17)];
         let text = "partial answer: shards 3, 17 have no live replica";
         let reply = Reply::new(b"[]".to_vec()).missing(missing.clone(), false).unwrap();
         assert!(reply.annotations.warnings.contains(text));

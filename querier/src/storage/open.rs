@@ -163,12 +163,11 @@ impl Marks {
     }
 }
 
-fn generations_of(marks: &HashMap<ShardId, BTreeMap<i64, Vec<Mark>>>) -> HashSet<Generation> {
-    let of_shards = marks.values().flatten();
-    let all = of_shards.flat_map(|(window_ms, marks)| {
+/// The generations that a shard's marks are of.
+pub(crate) fn generations_of(marks: &BTreeMap<i64, Vec<Mark>>) -> impl Iterator<Item = Generation> {
+    marks.iter().flat_map(|(window_ms, marks)| {
         marks.iter().map(|mark| Generation { window_ms: *window_ms, number: mark.number })
-    });
-    all.collect()
+    })
 }
 
 impl Inner {
@@ -202,7 +201,7 @@ impl Inner {
     /// Brings the shards back as rows and marks say, and tells the log where each begins.
     fn restore(&self, opened: &mut Opened) -> Result<(), Error> {
         let Marks { live: mut marks, replaced } = self.read_marks()?;
-        let used = generations_of(&marks);
+        let used = marks.values().flat_map(generations_of).collect();
         self.remove_parts(&replaced, &used)?;
         self.remove_orphans(&used)?;
         let mut cells = BTreeMap::new();

@@ -27,7 +27,8 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    fn len(self) -> usize {
+    /// How many samples it has.
+    pub(crate) fn len(self) -> usize {
         (self.to - self.from) as usize
     }
 }

@@ -7,6 +7,7 @@ use axum::extract::State;
 use serde_json::{Value, json};
 use tricord_fragment::{FragmentBody, LabelQuery};
 use tricord_model::{METRIC_NAME, Matcher, ShardId};
+use tricord_promql::format::quote;
 use tricord_promql::parser::{parse, parse_selector};
 use tricord_promql::value::{Column, Grid, QueryValue};
 
@@ -122,7 +123,7 @@ pub(super) async fn label_names(State(proxy): State<Proxy>, asked: Asked) -> Res
             "cardinality": list,
         });
         let reply = Reply::fields(&fields).truncated(names.truncated);
-        reply.missing(once_each(missing), asked.denies_partial())
+        reply.missing(missing, asked.denies_partial())
     };
     proxy.observe("cardinality", answer).await
 }
@@ -143,7 +144,7 @@ pub(super) async fn label_values(State(proxy): State<Proxy>, asked: Asked) -> Re
             labels.push(counted.label(&proxy, &asked, name, &mut missing).await?);
         }
         let fields = json!({ "series_count_total": total, "labels": labels });
-        Reply::fields(&fields).missing(once_each(missing), asked.denies_partial())
+        Reply::fields(&fields).missing(missing, asked.denies_partial())
     };
     proxy.observe("cardinality", answer).await
 }
@@ -161,7 +162,7 @@ pub(super) async fn active_series(State(proxy): State<Proxy>, asked: Asked) -> R
         let keep = if cut { counted.limit } else { columns.len() };
         let sets = columns.iter().take(keep).map(|column| column.labels.iter().collect::<BTreeMap<_, _>>());
         let fields = json!({ "data": sets.collect::<Vec<_>>() });
-        Reply::fields(&fields).truncated(cut).missing(once_each(missing), asked.denies_partial())
+        Reply::fields(&fields).truncated(cut).missing(missing, asked.denies_partial())
     };
     proxy.observe("cardinality", answer).await
 }
@@ -182,7 +183,7 @@ impl Counted {
         name: &str,
         missing: &mut Vec<ShardId>,
     ) -> Result<Value, Error> {
-        let text = format!("count by ({}) ({})", quoted(name), self.selector);
+        let text = format!("count by ({}) ({})", quote(name), self.selector);
         let of = |columns: Vec<Column>| {
             let value = |column: &Column| column.labels.get(name).map(str::to_owned);
             columns.iter().filter_map(|column| Some((value(column)?, count(column)))).collect::<Vec<_>>()
@@ -217,17 +218,6 @@ fn count(column: &Column) -> u64 {
     column.floats.first().map_or(0, |count| *count as u64)
 }
 
-/// A label's name as a query may have it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
-}
-
-fn once_each(mut shards: Vec<ShardId>) -> Vec<ShardId> {
-    shards.sort_unstable();
-    shards.dedup();
-    shards
-}
-
 #[cfg(test)]
 mod tests {
     use tricord_promql::parser::ParserOptions;
@@ -237,7 +227,7 @@ mod tests {
     #[test]
     fn any_name_can_be_grouped_by() {
         for name in ["job", "http.status", "with \"quotes\"", "back\\slash", "new\nline"] {
-            let text = format!("count by ({}) (up)", quoted(name));
+            let text = format!("count by ({}) (up)", quote(name));
             let expr = parse(&text, &ParserOptions::default()).unwrap();
             let tricord_promql::ast::ExprKind::Aggregate(aggregate) = &expr.kind else { panic!("{expr}") };
             assert_eq!(aggregate.grouping.labels, [name]);

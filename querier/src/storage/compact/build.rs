@@ -20,7 +20,6 @@ use crate::storage::flush::encode_mark;
 use crate::storage::head::Mark;
 use crate::storage::head::payload::encode_exemplars;
 use crate::storage::keys::{self, Generation, SPAN_BLOCKS_PER_WINDOW, Section};
-use crate::storage::merge::Pieces;
 use crate::storage::store::Inner;
 
 /// The files of a merge, complete but not part of the database.
@@ -144,13 +143,9 @@ impl<'a, 'p> Builder<'a, 'p> {
         let (mut labels, mut places): (Vec<Labels>, Vec<(u32, u32)>) = (Vec::new(), Vec::new());
         let (mut times, mut block) = (LongTimes::new(), BlockBuilder::sliced());
         let (mut block_number, mut samples) = (0, 0);
-        while let Some((of, columns)) = merged.next()? {
-            let before: usize = columns.iter().map(tricord_model::Points::len).sum();
-            let mut pieces = Pieces::default();
-            columns.into_iter().for_each(|points| pieces.push(points));
-            let points = pieces.finish();
+        while let Some((of, points, repeated)) = merged.next()? {
             samples += points.len() as u64;
-            self.duplicates += (before - points.len()) as u64;
+            self.duplicates += repeated as u64;
             places.push((block_number, block.len() as u32));
             block.push(times.number(&points.t_ms)?, &points);
             labels.push(of);

@@ -9,6 +9,7 @@ use tricord_model::ShardId;
 
 use crate::storage::Error;
 use crate::storage::keys::{self, Generation};
+use crate::storage::open::generations_of;
 use crate::storage::store::{Cell, Inner};
 
 /// What was replaced and waits for its readers.
@@ -70,10 +71,7 @@ impl Inner {
     fn used_generations(&self) -> HashSet<Generation> {
         let mut used = HashSet::new();
         for cell in self.cells() {
-            for (window_ms, marks) in &cell.state.read().marks {
-                let number = |number| Generation { window_ms: *window_ms, number };
-                used.extend(marks.iter().map(|mark| number(mark.number)));
-            }
+            used.extend(generations_of(&cell.state.read().marks));
         }
         used
     }

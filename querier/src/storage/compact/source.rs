@@ -9,21 +9,21 @@ use tricord_rocks::{Cursor, Pinned, Rocks};
 
 use crate::storage::Error;
 use crate::storage::disk::{Disk, exemplars_in, series_in};
-use crate::storage::flush::encode::SERIES_PER_INDEX_BLOCK;
+use crate::storage::flush::encode::{SERIES_PER_INDEX_BLOCK, by_name};
 use crate::storage::keys::{self, Section};
 use crate::storage::merge::Pieces;
-use crate::storage::pieces::Blocks;
+use crate::storage::pieces::{Blocks, Piece};
 
 /// Blocks of timestamps that a source keeps.
 const MAX_TIMES: usize = 64;
 
-/// Labels in the order in which series are stored: by metric name first.
+/// Labels in the order of [`by_name`].
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct ByName(pub(super) Labels);
 
 impl Ord for ByName {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.name().cmp(other.0.name()).then_with(|| self.0.cmp(&other.0))
+        by_name(&self.0, &other.0)
     }
 }
 
@@ -68,16 +68,15 @@ impl<'a> Series<'a> {
         Ok((block, (self.next % SERIES_PER_INDEX_BLOCK) as usize))
     }
 
-    /// The samples of the next series, which is then over.
-    fn take(&mut self, labels: &Labels) -> Result<Points, Error> {
+    /// Appends the samples of the next series, which is then over; answers how many there are.
+    fn take(&mut self, labels: &Labels, all: &mut Pieces) -> Result<usize, Error> {
         let (block, at) = self.open()?;
         let row = series_in(block, at)?.row(labels.clone());
         self.blocks.let_go(MAX_TIMES);
         let piece = self.blocks.find(&self.disk, &row, i64::MIN, i64::MAX)?;
-        let mut points = Pieces::default();
-        self.blocks.read(piece.as_slice(), &mut points)?;
+        self.blocks.read(piece.as_slice(), all)?;
         self.next += 1;
-        Ok(points.finish())
+        Ok(piece.map_or(0, Piece::len))
     }
 }
 
@@ -107,26 +106,30 @@ impl<'a> MergedSeries<'a> {
         Ok(())
     }
 
-    /// The next series with its samples of each source, earlier sources first.
-    pub(super) fn next(&mut self) -> Result<Option<(Labels, Vec<Points>)>, Error> {
+    /// The next series with its samples of all sources, and how many of them were there more than once: those of earlier
+    /// sources stay.
+    pub(super) fn next(&mut self) -> Result<Option<(Labels, Points, usize)>, Error> {
         let Some(Reverse((ByName(labels), first))) = self.heads.pop() else { return Ok(None) };
-        let mut columns = vec![self.take(first, &labels)?];
+        let mut all = Pieces::default();
+        let mut samples = self.take(first, &labels, &mut all)?;
         while let Some(Reverse((ByName(same), _))) = self.heads.peek() {
             if *same != labels {
                 break;
             }
             let Some(Reverse((_, at))) = self.heads.pop() else { break };
-            columns.push(self.take(at, &labels)?);
+            samples += self.take(at, &labels, &mut all)?;
         }
         self.count += 1;
-        Ok(Some((labels, columns)))
+        let points = all.finish();
+        let repeated = samples - points.len();
+        Ok(Some((labels, points, repeated)))
     }
 
-    fn take(&mut self, at: usize, labels: &Labels) -> Result<Points, Error> {
-        let points = self.sources[at].take(labels)?;
+    fn take(&mut self, at: usize, labels: &Labels, all: &mut Pieces) -> Result<usize, Error> {
+        let samples = self.sources[at].take(labels, all)?;
         self.places[at].push(self.count);
         self.advance(at)?;
-        Ok(points)
+        Ok(samples)
     }
 }
 

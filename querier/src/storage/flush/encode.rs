@@ -1,5 +1,6 @@
 //! The content of a generation's two files.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -212,16 +213,17 @@ fn index_block(labels: &[&Labels], places: &[(u32, u32)]) -> Vec<u8> {
     bytes
 }
 
+/// The order in which series are stored: by metric name first.
+pub(crate) fn by_name(a: &Labels, b: &Labels) -> Ordering {
+    a.name().cmp(b.name()).then_with(|| a.cmp(b))
+}
+
 /// The series of a job by tenant, sorted by name and labels, each with all its samples.
 fn rows(window_ms: i64, job: &Job) -> BTreeMap<Tenant, Vec<Row>> {
     let mut series: Vec<(&u32, &(Tenant, Labels))> = job.series.iter().collect();
     // Ids ascend in the order of the log: of two ids for equal labels the smaller one's samples came first.
     series.sort_by(|(a_id, (a_tenant, a)), (b_id, (b_tenant, b))| {
-        a_tenant
-            .cmp(b_tenant)
-            .then_with(|| a.name().cmp(b.name()))
-            .then_with(|| a.cmp(b))
-            .then_with(|| a_id.cmp(b_id))
+        a_tenant.cmp(b_tenant).then_with(|| by_name(a, b)).then_with(|| a_id.cmp(b_id))
     });
     let mut tenants: BTreeMap<Tenant, Vec<Row>> = BTreeMap::new();
     for same in series.chunk_by(|(_, a), (_, b)| a == b) {

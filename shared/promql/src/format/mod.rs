@@ -7,6 +7,7 @@ mod pretty;
 pub(crate) mod text;
 
 pub use pretty::pretty;
+pub use text::quote;
 
 use std::fmt::{self, Display, Formatter, Write as _};
 

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 /// A string in double quotes, with the escapes of Go.
-pub(crate) fn quote(value: &str) -> String {
+#[must_use]
+pub fn quote(value: &str) -> String {
     let mut out = String::with_capacity(value.len() + 2);
     out.push('"');
     for c in value.chars() {
