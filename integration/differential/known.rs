@@ -103,15 +103,48 @@ pub(super) const KNOWN: &[Known] = &[
         },
     },
     Known {
-        name: "the last digit of trigonometry, made a label",
+        name: "the last digit of powers and trigonometry, made a label",
         since: "no release",
-        note: "Go has sines and their kin of its own, which may differ from others in the last digit; answers are \
-               compared with some room, but a label shows all digits",
+        note: "Go has powers, sines and their kin of its own, which may differ from others in the last digit; answers \
+               are compared with some room, but a label shows all digits",
         explains: |asked| {
             asked.any(|kind| {
                 matches!(kind, ExprKind::Aggregate(a) if a.op == AggregateOp::CountValues
-                    && calls(&a.expr, &IN_ANOTHER_LIBRARY))
+                    && is_of_another_library(&a.expr))
             })
+        },
+    },
+    Known {
+        name: "strings in parentheses",
+        since: "3.7.0",
+        note: "#16896: constant expressions are not wrapped as invariant, which a string in parentheses did not survive",
+        explains: |asked| {
+            asked.they_refuse(&["unexpected result in StepInvariantExpr evaluation"])
+                && asked.ends_with(|kind| matches!(kind, ExprKind::String(_)))
+        },
+    },
+    Known {
+        name: "averages over time are sums first",
+        since: "3.5.0",
+        note: "#14413 (2.55.0), #16773: avg_over_time adds up before it divides, so an average of zero has no rest, which \
+               2.42 may carry into roots, logarithms and comparisons",
+        explains: |asked| {
+            let averages = |kind: &ExprKind| is_call(kind, &[Function::AvgOverTime], |_| true);
+            let is_zero =
+                |m: &Mismatch<'_>| m.floats().is_some_and(|(ours, _)| ours == 0.0 || !ours.is_finite());
+            asked.any(averages) && !asked.ends_with(averages) && asked.differs_only(is_zero)
+        },
+    },
+    Known {
+        name: "resets of native histograms",
+        since: "3.1.0",
+        note: "#15527: resets() compares native histograms, which 2.42 takes for floats of 0",
+        explains: |asked| {
+            let resets = |kind: &ExprKind| is_call(kind, &[Function::Resets], may_be_native);
+            let is_more = |m: &Mismatch<'_>| {
+                m.floats().is_some_and(|(ours, theirs)| ours.fract() == 0.0 && ours > theirs)
+            };
+            asked.any(resets) && (!asked.ends_with(resets) || asked.differs_only(is_more))
         },
     },
     Known {
@@ -125,7 +158,8 @@ pub(super) const KNOWN: &[Known] = &[
         since: "3.0.0",
         note: "UTF-8 support: metric and label names may be quoted",
         explains: |asked| {
-            asked.they_refuse(&["unexpected string"])
+            // Without quotes a colon is refused no longer either.
+            asked.they_refuse(&["unexpected string", "unexpected metric identifier"])
                 && asked.they_refuse(&["in label matching", "in grouping opts"])
         },
     },
@@ -191,8 +225,13 @@ pub(super) const KNOWN: &[Known] = &[
         explains: |asked| {
             let is_last = asked.ends_with(is_for_floats) && asked.count(is_for_floats) == 1;
             let is_scalar = |kind: &ExprKind| is_call(kind, &[Function::Scalar], |_| true);
+            // What 2.42 makes of histograms may also be of the same name as a float.
+            let is_doubled = asked.they_refuse(&["vector cannot contain metrics with the same labelset"]);
             asked.any(is_for_floats)
-                && (!is_last || asked.any(is_scalar) || asked.differs_only(|m| m.is_about_native()))
+                && (!is_last
+                    || is_doubled
+                    || asked.any(is_scalar)
+                    || asked.differs_only(|m| m.is_about_native()))
         },
     },
     Known {
@@ -309,10 +348,13 @@ const IN_ANOTHER_LIBRARY: [Function; 16] = [
     Function::Log2,
 ];
 
-/// Whether one of these functions is called in an expression.
-fn calls(expr: &Expr, functions: &[Function]) -> bool {
+/// Whether an expression computes something that Go does by itself.
+fn is_of_another_library(expr: &Expr) -> bool {
     let mut found = false;
-    expr.walk(&mut |part| found |= is_call(&part.kind, functions, |_| true));
+    expr.walk(&mut |part| {
+        found |= is_call(&part.kind, &IN_ANOTHER_LIBRARY, |_| true)
+            || matches!(&part.kind, ExprKind::Binary(binary) if binary.op == BinaryOp::Pow);
+    });
     found
 }
 

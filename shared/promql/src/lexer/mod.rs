@@ -145,7 +145,7 @@ impl Lexer<'_> {
         loop {
             match self.peek() {
                 Some(' ' | '\t' | '\n' | '\r') => self.pos += 1,
-                Some('#') if !self.brace_open && (!self.bracket_open || self.after_value) => {
+                Some('#') if self.brace_open || !self.bracket_open || self.after_value => {
                     let rest = &self.input[self.pos..];
                     self.pos += rest.find(['\n', '\r']).unwrap_or(rest.len());
                 }

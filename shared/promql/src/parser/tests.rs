@@ -111,6 +111,8 @@ fn selectors_and_quoted_names() {
         "1:9: parse error: unexpected identifier \"c\" in label matching, expected \",\" or \"}\"",
     );
     check("m{a=\"b\"", "1:8: parse error: unexpected end of input inside braces");
+    check("m{ # the job\n a='b', # and\n# the rest\n c='#' }", r##"m{a="b",c="#"}"##);
+    check("m{#}", "1:5: parse error: unexpected end of input inside braces");
     check("m{a=~'('}", "1:3: parse error: error parsing regexp: missing closing ): `(`");
     assert_eq!(parse_selector("up{job='x'}").unwrap().len(), 2);
     assert!(parse_selector("up[5m]").is_err());
