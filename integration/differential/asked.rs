@@ -86,6 +86,11 @@ impl Asked<'_> {
         self.mismatches().is_some_and(|all| all.iter().all(kind))
     }
 
+    /// Whether Tricord answers without any series.
+    pub(super) fn has_no_series(&self) -> bool {
+        matches!(self.ours, Answer::Series(_, series) if series.is_empty())
+    }
+
     /// Whether the answers are the same but for metric names.
     pub(super) fn is_same_but_for_names(&self) -> bool {
         let nameless = |answer: &Answer| {
@@ -140,12 +145,14 @@ impl Asked<'_> {
     /// Whether Tricord reads the query, or reads it at least as far as Prometheus: so it is where a grammar has grown.
     pub(super) fn is_read_further(&self) -> bool {
         match (self.ours, self.theirs) {
-            (Answer::Refused(_, ours), Answer::Refused(_, theirs)) => match (place(ours), place(theirs)) {
-                (Some(ours), Some(theirs)) => ours >= theirs,
-                // What is refused without a place is refused while it is evaluated.
-                (None, Some(_)) => true,
-                _ => false,
-            },
+            (Answer::Refused(_, ours_text), Answer::Refused(_, theirs)) => {
+                match (place(ours_text), place(theirs)) {
+                    (Some(at), Some(theirs)) => at >= theirs || is_of_types(ours_text),
+                    // What is refused without a place is refused while it is evaluated.
+                    (None, Some(_)) => true,
+                    _ => false,
+                }
+            }
             (_, theirs) => matches!(theirs, Answer::Refused(..)),
         }
     }
@@ -153,6 +160,17 @@ impl Asked<'_> {
 
 fn refuses(answer: &Answer, texts: &[&str]) -> bool {
     matches!(answer, Answer::Refused(_, found) if texts.iter().any(|text| found.contains(text)))
+}
+
+/// Whether a query was refused by its types: so it was read to its end.
+fn is_of_types(error: &str) -> bool {
+    let texts = [
+        "expression must contain only",
+        "expected type",
+        "only allowed on expressions",
+        "only allowed between",
+    ];
+    texts.iter().any(|text| error.contains(text))
 }
 
 /// Line and column of a syntax error.

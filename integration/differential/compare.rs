@@ -89,7 +89,9 @@ pub(super) fn difference(expr: Option<&Expr>, ours: &Answer, theirs: &Answer) ->
             let same = our_kind == their_kind && comparable(our) == comparable(their);
             (!same).then(|| format!("{our_kind}: {our}\n  against {their_kind}: {their}"))
         }
-        _ => (ours != theirs).then(|| "one of them refuses".to_owned()),
+        (Answer::Refused(_, why), _) => Some(format!("only Tricord refuses: {why}")),
+        (_, Answer::Refused(_, why)) => Some(format!("only Prometheus refuses: {why}")),
+        _ => (ours != theirs).then(|| format!("{ours:?} against {theirs:?}")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The threads that keep the store in order: one seals old windows, applies retention and trims the log; one merges
-//! windows that are over, no faster than the settings allow.
+//! windows that are over, no faster than the settings allow; one reads the newest indexes after a start.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,6 +32,7 @@ impl Maintenance {
     ) -> Result<Self, Error> {
         let mut started = Self { stop: Vec::new(), threads: Vec::new() };
         let (kept, failures) = (Arc::clone(&store), metrics.clone());
+        started.warm(Arc::clone(&store))?;
         started.spawn("store-maintenance", move |stopped| {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
                 if let Err(error) = kept.maintain(now_ms()) {
@@ -61,6 +62,17 @@ impl Maintenance {
             }
         })?;
         Ok(started)
+    }
+
+    /// Reads the newest indexes in the background, once.
+    fn warm(&mut self, store: Arc<Store>) -> Result<(), Error> {
+        self.spawn("store-warm", move |stopped| {
+            let started = Instant::now();
+            match store.warm(&|| matches!(stopped.try_recv(), Err(TryRecvError::Empty))) {
+                Ok(bytes) => tracing::debug!(bytes, took = ?started.elapsed(), "the newest indexes are read"),
+                Err(error) => tracing::warn!(%error, "the newest indexes could not be read"),
+            }
+        })
     }
 
     fn spawn(&mut self, name: &str, body: impl FnOnce(&Receiver<()>) + Send + 'static) -> Result<(), Error> {

@@ -5,8 +5,10 @@
 //! `tricord_routing`): whatever drops names or folds `le` therefore meets all its input on one node, and a data node
 //! finds the same duplicates that one process would find.
 
+use tricord_model::{METRIC_NAME, MatchOp, Matcher};
 use tricord_promql::ast::{
-    Aggregate, AggregateOp, Binary, Call, Cardinality, Expr, ExprKind, Matching, ValueType, VectorSelector,
+    Aggregate, AggregateOp, Binary, Call, Cardinality, Expr, ExprKind, Matching, RangeMode, ValueType,
+    VectorSelector,
 };
 use tricord_promql::functions::Function;
 
@@ -145,11 +147,38 @@ fn of_binary(binary: &Binary) -> Place {
     match (place(&binary.lhs), place(&binary.rhs)) {
         (Place::Anywhere, Place::Anywhere) => Place::Anywhere,
         (Place::Shard, Place::Anywhere) | (Place::Anywhere, Place::Shard) => Place::Shard,
-        (Place::Shard, Place::Shard) if binary.matching.as_ref().is_some_and(match_implies_shard) => {
+        (Place::Shard, Place::Shard)
+            if binary.matching.as_ref().is_some_and(match_implies_shard)
+                && (binary.op.is_set() || is_unique_without_names(&binary.rhs)) =>
+        {
             Place::Shard
         }
         _ => Place::Proxy,
     }
+}
+
+/// Whether no two series of an expression that runs on the shards can differ in the name alone.
+///
+/// Two such series on the right of an arithmetic or comparison operator are an error, unless there is nothing at all on
+/// the left at that step. Where the left has nothing, a shard cannot know what there is on others.
+fn is_unique_without_names(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::VectorSelector(selector) => has_one_name(selector),
+        ExprKind::MatrixSelector(matrix) => has_one_name(&matrix.selector),
+        ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => is_unique_without_names(inner),
+        ExprKind::Subquery(subquery) => is_unique_without_names(&subquery.expr),
+        ExprKind::Call(call) => call.args.iter().all(is_unique_without_names),
+        ExprKind::Binary(binary) => {
+            is_unique_without_names(&binary.lhs) && is_unique_without_names(&binary.rhs)
+        }
+        ExprKind::Number(_) | ExprKind::String(_) => true,
+        ExprKind::Aggregate(_) | ExprKind::Remote(_) => false,
+    }
+}
+
+fn has_one_name(selector: &VectorSelector) -> bool {
+    let names = |matcher: &Matcher| matcher.name == METRIC_NAME && matcher.op == MatchOp::Equal;
+    selector.matchers.iter().any(names)
 }
 
 /// Whether an aggregation is pushed as its first phase. Over rewritten labels it is not: one process would refuse
@@ -175,8 +204,13 @@ pub fn presence(call: &Call) -> Option<(Expr, Option<&VectorSelector>)> {
     };
     match call.func {
         Function::Absent => Some((arg.clone(), selector)),
+        // What refuses a mode of ranges should name the function that was asked for.
+        Function::AbsentOverTime if matches!(&arg.kind, ExprKind::MatrixSelector(matrix) if matrix.selector.mode != RangeMode::Default) => {
+            None
+        }
         Function::AbsentOverTime => {
-            let present = Call { func: Function::PresentOverTime, args: vec![arg.clone()] };
+            // This one keeps names, so that series which differ in nothing else are no error.
+            let present = Call { func: Function::LastOverTime, args: vec![arg.clone()] };
             Some((Expr { pos: arg.pos, kind: ExprKind::Call(present) }, selector))
         }
         _ => None,

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tricord_runtime::Pool;
 use tricord_wire::ErrorKind;
 
+use super::task::Help;
 use super::{Error, Task};
 
 /// What the last one out does.
@@ -22,16 +23,22 @@ type Asker = oneshot::Sender<Result<Bytes, Error>>;
 struct Crew {
     task: Task,
     pool: Pool,
-    /// How many may still be called.
-    helpers: AtomicUsize,
+    /// How many threads are enough where they compute; where they wait for the disk, [`WAITING`] times as many.
+    threads: usize,
+    /// How many there are, or have been called.
+    called: AtomicUsize,
     working: AtomicUsize,
     failed: Mutex<Option<Error>>,
     end: Mutex<Option<(Finish, Asker)>>,
     cancelled: Counter,
 }
 
-/// Works a task off on up to so many threads of a pool, and answers what `finish` makes of it. `cancelled` counts tasks
-/// that ended since their flag was set.
+/// So many threads wait for the disk together where one would compute: disks, and most of all those behind a network,
+/// serve many reads in the time of one.
+const WAITING: usize = 4;
+
+/// Works a task off on up to so many threads of a pool (more where they wait for the disk), and answers what `finish`
+/// makes of it. `cancelled` counts tasks that ended since their flag was set.
 ///
 /// # Errors
 /// Those of [`Task::work`] and of `finish`.
@@ -44,9 +51,10 @@ pub(crate) async fn work_off(
 ) -> Result<Bytes, Error> {
     let (sender, receiver) = oneshot::channel();
     let crew = Arc::new(Crew {
-        helpers: AtomicUsize::new(threads.min(task.width()).saturating_sub(1)),
         task,
         pool: pool.clone(),
+        threads,
+        called: AtomicUsize::new(1),
         working: AtomicUsize::new(1),
         failed: Mutex::default(),
         end: Mutex::new(Some((Box::new(finish), sender))),
@@ -64,7 +72,7 @@ struct Member(Arc<Crew>);
 impl Member {
     fn work(self) {
         let crew = &self.0;
-        if let Err(error) = crew.task.work(&|| crew.call_helpers()) {
+        if let Err(error) = crew.task.work(&|help| crew.call_helpers(help)) {
             crew.failed.lock().get_or_insert(error);
         }
     }
@@ -83,8 +91,13 @@ impl Drop for Member {
 }
 
 impl Crew {
-    fn call_helpers(self: &Arc<Self>) {
-        for _ in 0..self.helpers.swap(0, Ordering::Relaxed) {
+    fn call_helpers(self: &Arc<Self>, help: Help) {
+        let wanted = match help {
+            Help::ToCompute => self.threads,
+            Help::ToWait => self.threads.saturating_mul(WAITING),
+        };
+        let wanted = wanted.min(self.task.width());
+        for _ in self.called.fetch_max(wanted, Ordering::Relaxed)..wanted {
             let crew = Arc::clone(self);
             tokio::spawn(async move {
                 let pool = crew.pool.clone();

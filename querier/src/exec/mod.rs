@@ -1,6 +1,7 @@
 //! Runs query fragments over a reader: dispatch by kind. Synchronous but for the crew that works a fragment off on
 //! blocking threads; the service measures it and sends the answer.
 
+mod clock;
 mod crew;
 mod labels;
 mod promql;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tricord_fragment::{Fragment, FragmentBody, FragmentStats, Partial, PartialBody};
@@ -14,6 +14,7 @@ use tricord_model::{ShardId, Tenant};
 use tricord_promql::aggregate::MergedGroups;
 use tricord_promql::eval::Notes;
 
+use super::clock::Clock;
 use super::promql::{Budget, Prepared};
 use super::{Error, invalid, labels};
 use crate::storage::Store;
@@ -23,6 +24,15 @@ use crate::storage::Store;
 const BATCHES: usize = 16;
 /// Work that takes longer is shared with other threads; to wake them for less takes longer than it saves.
 const WORTH_HELP: Duration = Duration::from_micros(400);
+
+/// What other threads are called for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Help {
+    /// There is more to compute than one thread should.
+    ToCompute,
+    /// This thread mostly waits for the disk, which could serve others meanwhile.
+    ToWait,
+}
 
 /// A fragment at work.
 pub(crate) struct Task {
@@ -74,7 +84,7 @@ impl Task {
     /// # Errors
     /// `Limit` where the fragment passes one of its limits or its series do not allow the operation, `Invalid` where it
     /// makes no sense, `Cancelled` once the flag is set, and what storage fails with. Other threads stop then.
-    pub(crate) fn work(&self, call_helpers: &dyn Fn()) -> Result<(), Error> {
+    pub(crate) fn work(&self, call_helpers: &dyn Fn(Help)) -> Result<(), Error> {
         let result = self.work_off(call_helpers);
         if result.is_err() {
             self.next.store(self.batches.len(), Ordering::Relaxed);
@@ -82,12 +92,12 @@ impl Task {
         result
     }
 
-    fn work_off(&self, call_helpers: &dyn Fn()) -> Result<(), Error> {
+    fn work_off(&self, call_helpers: &dyn Fn(Help)) -> Result<(), Error> {
         let mut joined: Option<Joined> = None;
         loop {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(shards) = self.batches.get(at) else { break };
-            let started = Instant::now();
+            let clock = Clock::start();
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(Error::new(tricord_wire::ErrorKind::Cancelled, "the query was cancelled"));
             }
@@ -98,8 +108,9 @@ impl Task {
                 None => Joined::of(&self.fragment, partial),
             });
             let left = self.batches.iter().skip(at + 1).map(Vec::len).sum::<usize>();
-            if started.elapsed() * left as u32 > WORTH_HELP * shards.len().max(1) as u32 {
-                call_helpers();
+            let (took, computed) = clock.read();
+            if took * left as u32 > WORTH_HELP * shards.len().max(1) as u32 {
+                call_helpers(if computed < took / 2 { Help::ToWait } else { Help::ToCompute });
             }
         }
         let Some(mut mine) = joined else { return Ok(()) };

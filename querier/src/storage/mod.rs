@@ -23,6 +23,7 @@ mod reader;
 mod snapshot;
 mod state;
 mod store;
+mod warm;
 
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,10 @@ fn joins_are_pushed_only_where_the_match_implies_the_shard() {
     check("a / ignoring (x) b", "<part 0> / ignoring (x) <part 1>\n0: a\n1: b");
     check("a / on (x) group_left () b", "<part 0> / on (x) group_left () <part 1>\n0: a\n1: b");
     check("a + fill (0) b", "<part 0> + fill (0) <part 1>\n0: a\n1: b");
+    // Whether two of one signature are an error depends on whether there is anything on the other side, on any shard.
+    check("a / {x=\"y\"}", "<part 0> / <part 1>\n0: a\n1: {x=\"y\"}");
+    check("a and {x=\"y\"}", "<part 0>\n0: a and {x=\"y\"}");
+    check("{x=\"y\"} / a", "<part 0>\n0: {x=\"y\"} / a");
 }
 
 #[test]
@@ -68,7 +72,8 @@ fn rewritten_labels_end_a_fragment() {
 #[test]
 fn only_the_proxy_tells_absence() {
     check(r#"absent(m{a="1", b=~"x"})"#, "<part 0>\n0: absent {a=\"1\"} unless m{a=\"1\",b=~\"x\"}");
-    check("absent_over_time(m[5m])", "<part 0>\n0: absent {} unless present_over_time(m[5m])");
+    check("absent_over_time(m[5m])", "<part 0>\n0: absent {} unless last_over_time(m[5m])");
+    check("absent_over_time(m[5m] smoothed)", "absent_over_time(m[5m] smoothed)");
     check("absent(sum(m))", "absent(<part 0>)\n0: sum by () of m");
 }
 

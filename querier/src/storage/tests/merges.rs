@@ -289,3 +289,16 @@ fn what_a_replay_must_know_by_window_is_not_merged() {
     assert_eq!(node.store().merge(DAY + 14 * WINDOW, false, &go_on).unwrap().windows, 1);
     assert_eq!((node.all()[&labels("a", 1)].len(), crashed(&node).all()), (13, node.all()));
 }
+
+#[test]
+fn the_newest_indexes_are_read_after_a_start() {
+    let mut node = Node::new();
+    let all = |node: &Node| node.store().warm(&|| true).unwrap();
+    assert_eq!(all(&node), 0, "there is nothing to read");
+    fill(&node, 0..3);
+    node.reopen();
+    let (three, newest) = (all(&node), node.store().warm(&|| false).unwrap());
+    assert!(0 < newest && newest < three, "{newest} of {three} bytes, when it must stop");
+    fill(&node, 3..4);
+    assert!(all(&node) > three);
+}

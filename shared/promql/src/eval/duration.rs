@@ -62,14 +62,25 @@ fn duration_seconds(expr: &DurationExpr, options: &EvalOptions) -> Result<f64, E
     })
 }
 
-/// The smaller of two; NaN where either is.
+/// The smaller of two, as Go's `math.Min`: negative infinity before NaN, NaN before numbers, -0 before 0.
 pub(crate) fn go_min(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+    match (a, b) {
+        _ if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY => f64::NEG_INFINITY,
+        _ if a.is_nan() || b.is_nan() => f64::NAN,
+        (0.0, 0.0) => {
+            if a.is_sign_negative() {
+                a
+            } else {
+                b
+            }
+        }
+        _ => a.min(b),
+    }
 }
 
-/// The larger of two; NaN where either is.
+/// The larger of two, as Go's `math.Max`: infinity before NaN, NaN before numbers, 0 before -0.
 pub(crate) fn go_max(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+    -go_min(-a, -b)
 }
 
 /// `step()`: zero for instant queries.

@@ -69,6 +69,7 @@ fn words_for_numbers_stay_what_they_are() {
     check_same("2 ^ Inf ^ 2 + Inf", "2 ^ Inf ^ 2 + +Inf");
     check_same("sum by (\"Inf\", infinity) (x{nan=\"\"})", "sum by (\"Inf\", infinity) (x{nan=\"\"})");
     check_same("a + on (\"nan\") group_left (\"inf\") b", "a + on (\"nan\") group_left (\"inf\") b");
+    check_same("sum by (\"without\", by) (without)", "sum by (\"without\", by) (without)");
     let long = "a_metric_with_quite_a_long_name{label=\"and a value\",other_label=\"and another value\"}";
     check_same(&format!("Inf ^ sum({long})"), &format!("Inf ^ sum({long})"));
 }

@@ -152,10 +152,10 @@ pub(crate) fn label(name: &str) -> String {
     if is_plain_label(name) { name.to_owned() } else { quote(name) }
 }
 
-/// A label name in a list of labels, where some words are numbers.
+/// A label name in a list of labels, where some words are numbers, and one may not stand.
 pub(crate) fn listed_label(name: &str) -> String {
-    let is_number = ["inf", "nan"].iter().any(|word| name.eq_ignore_ascii_case(word));
-    if is_number { quote(name) } else { label(name) }
+    let is_special = ["inf", "nan", "without"].iter().any(|word| name.eq_ignore_ascii_case(word));
+    if is_special { quote(name) } else { label(name) }
 }
 
 #[cfg(test)]

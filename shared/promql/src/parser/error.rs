@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::ast::{BinaryOp, Pos};
 use crate::format::text::quote;
-use crate::lexer::Kind;
+use crate::lexer::{Keyword, Kind};
 
 /// Why a query was refused: shown as `line:column: parse error: message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +91,8 @@ pub(super) fn is_metric_name(kind: Kind) -> bool {
     }
 }
 
-/// Whether a token may be a label's name in a list of labels.
+/// Whether a token may be a label's name in a list of labels: as upstream, any word but `without`.
 pub(super) fn is_label_name(kind: Kind) -> bool {
-    is_metric_name(kind) || matches!(kind, Kind::Keyword(_) | Kind::Op(BinaryOp::Atan2))
+    let is_word = matches!(kind, Kind::Keyword(_) | Kind::Op(BinaryOp::Atan2));
+    (is_metric_name(kind) || is_word) && kind != Kind::Keyword(Keyword::Without)
 }

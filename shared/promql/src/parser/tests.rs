@@ -112,6 +112,10 @@ fn selectors_and_quoted_names() {
     );
     check("m{a=\"b\"", "1:8: parse error: unexpected end of input inside braces");
     check("m{ # the job\n a='b', # and\n# the rest\n c='#' }", r##"m{a="b",c="#"}"##);
+    check(
+        "sum by (on, without) (m)",
+        "1:13: parse error: unexpected <without> in grouping opts, expected label",
+    );
     check("m{#}", "1:5: parse error: unexpected end of input inside braces");
     check("m{a=~'('}", "1:3: parse error: error parsing regexp: missing closing ): `(`");
     assert_eq!(parse_selector("up{job='x'}").unwrap().len(), 2);
