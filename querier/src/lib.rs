@@ -3,6 +3,8 @@
 //! [`start`] opens the store, registers the node and gives back a running [`Querier`], whose [`Querier::service`] is
 //! what other roles talk to. Settings are [`Config`]'s; serving gRPC in a process of its own is [`run`]'s.
 
+#[doc(hidden)]
+pub mod bench;
 mod config;
 mod error;
 mod exec;

@@ -61,7 +61,7 @@ fn is_of_another_library(expr: &Expr) -> bool {
     let mut found = false;
     expr.walk(&mut |part| {
         found |= is_call(&part.kind, &IN_ANOTHER_LIBRARY, |_| true)
-            || matches!(&part.kind, ExprKind::Binary(binary) if binary.op == BinaryOp::Pow);
+            || matches!(&part.kind, ExprKind::Binary(binary) if matches!(binary.op, BinaryOp::Pow | BinaryOp::Atan2));
     });
     found
 }

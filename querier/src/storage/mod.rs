@@ -5,7 +5,7 @@
 //! is an argument. Who the primary is, and when an entry is committed, is decided elsewhere. FORMAT.md describes every
 //! key and block.
 
-mod block;
+pub(crate) mod block;
 mod cache;
 mod compact;
 mod config;
