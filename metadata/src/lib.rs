@@ -14,5 +14,6 @@ mod service;
 pub mod state;
 
 pub use config::Config;
+pub use raft::check;
 pub use service::{Deps, Member, start};
 pub use tricord_wire::{Error, ErrorKind};

@@ -55,6 +55,14 @@ pub(crate) struct Timing {
     pub(crate) election_ms: u64,
 }
 
+/// Looks at all that a metadata member has stored in a directory that nobody has open, and writes nothing.
+///
+/// # Errors
+/// `Corrupt` with what is damaged, `Internal` when it cannot be read.
+pub fn check(dir: &std::path::Path) -> Result<(), Error> {
+    Disk::check(dir)
+}
+
 /// Who leads, as this member sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leadership {

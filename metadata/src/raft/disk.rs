@@ -49,6 +49,17 @@ pub(crate) struct Disk {
     rocks: Rocks,
 }
 
+fn options() -> Options {
+    let family = Family { name: FAMILY, compress: false, bloom: false, block_bytes: 4 << 10 };
+    Options {
+        families: vec![family],
+        block_cache_bytes: 4 << 20,
+        write_buffer_bytes: 8 << 20,
+        max_open_files: 64,
+        ..Options::default()
+    }
+}
+
 fn entry_key(index: u64) -> [u8; 9] {
     let mut key = [ENTRY; 9];
     key[1..].copy_from_slice(&index.to_be_bytes());
@@ -61,17 +72,28 @@ const AFTER_ENTRIES: [u8; 1] = [ENTRY + 1];
 impl Disk {
     /// Opens the database of a data directory.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
-        let family = Family { name: FAMILY, compress: false, bloom: false, block_bytes: 4 << 10 };
-        let options = Options {
-            families: vec![family],
-            block_cache_bytes: 4 << 20,
-            write_buffer_bytes: 8 << 20,
-            max_open_files: 64,
-            rate_bytes_per_second: 0,
-        };
         std::fs::create_dir_all(dir)
             .map_err(|error| Error::internal(format!("{}: {error}", dir.display())))?;
-        Ok(Self { rocks: Rocks::open(dir, &options).map_err(|error| rocks_error(&error))? })
+        Ok(Self { rocks: Rocks::open(dir, &options()).map_err(|error| rocks_error(&error))? })
+    }
+
+    /// Looks at all of a database that nobody has open, and writes nothing.
+    ///
+    /// # Errors
+    /// `Corrupt` with what is damaged, `Internal` when it cannot be read.
+    pub(crate) fn check(dir: &Path) -> Result<(), Error> {
+        let wrap = |error: tricord_rocks::Error| rocks_error(&error);
+        tricord_rocks::verify_logs(dir).map_err(wrap)?;
+        let disk = Self { rocks: Rocks::open_read_only(dir, &options()).map_err(wrap)? };
+        disk.get::<Identity>(Key::Identity)?;
+        let mut broken = None;
+        let scanned: Result<(), tricord_rocks::Error> =
+            disk.rocks.scan(FAMILY, &[], &[0xff], &mut |_, value| {
+                broken = parse::<serde::de::IgnoredAny>(value).err();
+                Ok(broken.is_none())
+            });
+        scanned.map_err(wrap)?;
+        broken.map_or(Ok(()), Err)
     }
 
     /// A single value.

@@ -4,15 +4,18 @@
 //! verifies checksums. Everything is synchronous.
 
 mod error;
+mod logs;
 mod options;
 mod sorted_file;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, IngestExternalFileOptions, ReadOptions, WriteOptions};
 
 pub use error::Error;
+pub use logs::{LogReport, is_new, verify_log, verify_logs};
 pub use options::{Family, Options};
 pub use sorted_file::SortedFile;
 
@@ -43,10 +46,26 @@ impl Rocks {
     /// # Errors
     /// [`Error`] when another process holds it, it is damaged, or the disk fails.
     pub fn open(path: &Path, options: &Options) -> Result<Self, Error> {
+        if options.create {
+            is_new(path)?;
+        }
         let (db_options, families) = options::build(options);
         let descriptors = families.iter().map(|(name, options)| (*name, options.clone()));
         let db =
             DB::open_cf_with_opts(&db_options, path, descriptors).map_err(|error| Error::at(path, &error))?;
+        Ok(Self { db, path: path.to_owned(), families })
+    }
+
+    /// Opens a database that nothing is written to, not even a log of its own.
+    ///
+    /// # Errors
+    /// [`Error`] when there is none, a family is missing, its logs are damaged, or the disk fails.
+    pub fn open_read_only(path: &Path, options: &Options) -> Result<Self, Error> {
+        let (mut db_options, families) = options::build(options);
+        db_options.create_if_missing(false);
+        let own = families.iter().map(|(name, options)| (*name, options.clone()));
+        let db = DB::open_cf_with_opts_for_read_only(&db_options, path, own, false);
+        let db = db.map_err(|error| Error::at(path, &error))?;
         Ok(Self { db, path: path.to_owned(), families })
     }
 
@@ -202,6 +221,26 @@ impl Rocks {
         own.sort_by(|a, b| b.end_key.cmp(&a.end_key));
         let path = |name: &str| self.path.join(name.trim_start_matches('/'));
         Ok(own.into_iter().map(|file| (path(&file.name), file.size as u64)).collect())
+    }
+
+    /// Path and first key of each file of a family.
+    ///
+    /// # Errors
+    /// [`Error`] when RocksDB cannot tell.
+    pub fn first_keys(&self, family: &str) -> Result<Vec<(PathBuf, Vec<u8>)>, Error> {
+        let files = self.wrap(self.db.live_files())?;
+        let own = files.into_iter().filter(|file| file.column_family_name == family);
+        let path = |name: &str| self.path.join(name.trim_start_matches('/'));
+        Ok(own.map(|file| (path(&file.name), file.start_key.unwrap_or_default())).collect())
+    }
+
+    /// The names of all files that hold pairs, those of all families.
+    ///
+    /// # Errors
+    /// [`Error`] when RocksDB cannot tell.
+    pub fn file_names(&self) -> Result<HashSet<String>, Error> {
+        let files = self.wrap(self.db.live_files())?;
+        Ok(files.into_iter().map(|file| file.name.trim_start_matches('/').to_owned()).collect())
     }
 
     /// Size in bytes, level and number of pairs of each file of a family.

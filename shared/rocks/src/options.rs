@@ -31,6 +31,11 @@ pub struct Options {
     pub max_open_files: i32,
     /// Background write rate, in bytes per second; 0 for no bound.
     pub rate_bytes_per_second: i64,
+    /// Whether a database is made where there is none.
+    pub create: bool,
+    /// Whether it is opened though sorted files are damaged or missing: what needs them fails then, and the rest goes
+    /// on. Damage of its logs is not reported then; [`crate::verify_logs`] looks for it.
+    pub tolerant: bool,
 }
 
 impl Default for Options {
@@ -41,6 +46,8 @@ impl Default for Options {
             write_buffer_bytes: 32 << 20,
             max_open_files: 4096,
             rate_bytes_per_second: 0,
+            create: true,
+            tolerant: false,
         }
     }
 }
@@ -48,9 +55,9 @@ impl Default for Options {
 pub(crate) fn build(options: &Options) -> (rocksdb::Options, Vec<(&'static str, rocksdb::Options)>) {
     let cache = Cache::new_hyper_clock_cache(options.block_cache_bytes, 0);
     let mut db = rocksdb::Options::default();
-    db.create_if_missing(true);
+    db.create_if_missing(options.create);
     db.create_missing_column_families(true);
-    db.set_paranoid_checks(true);
+    db.set_paranoid_checks(!options.tolerant);
     // A crash may leave the end of RocksDB's log half written; anything else is damage and is not passed over.
     db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     db.set_max_open_files(options.max_open_files);

@@ -98,3 +98,37 @@ fn a_flipped_byte_is_found() {
     let rocks = open(&dir.path().join("db"));
     assert!(rocks.get("plain", &[0]).err().unwrap().is_corruption());
 }
+
+#[test]
+fn a_file_that_is_gone_costs_only_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = open(&dir.path().join("db"));
+    for window in 0..4u8 {
+        let path = dir.path().join(format!("{window}.sst"));
+        let mut file = rocks.sorted_file("plain", &path).unwrap();
+        file.put(vec![window, 1], vec![window; 100]);
+        file.finish().unwrap();
+        rocks.ingest("plain", &[path]).unwrap();
+    }
+    let third = rocks.paths("plain").unwrap().remove(1).0;
+    drop(rocks);
+    std::fs::remove_file(third).unwrap();
+    let options = Options { families: families(), tolerant: true, ..Options::default() };
+    assert!(Rocks::open(&dir.path().join("db"), &Options { tolerant: false, ..options.clone() }).is_err());
+    for read_only in [true, false] {
+        let rocks = match read_only {
+            true => Rocks::open_read_only(&dir.path().join("db"), &options).unwrap(),
+            false => Rocks::open(&dir.path().join("db"), &options).unwrap(),
+        };
+        let found = |key: &[u8]| rocks.get("plain", key).map(|value| value.is_some());
+        assert!(found(&[0, 1]).unwrap() && found(&[3, 1]).unwrap());
+        assert!(found(&[2, 1]).unwrap_err().is_corruption());
+        let mut cursor = rocks.cursor("plain", &[], &[9]).unwrap();
+        let mut seen = Vec::new();
+        for target in [&[0u8, 0], &[1, 0], &[2, 0], &[3, 0]] {
+            cursor.seek(target);
+            seen.push(cursor.item().map(|(key, _)| key.to_vec()).ok_or(cursor.status().is_err()));
+        }
+        assert_eq!(seen, [Ok(vec![0, 1]), Ok(vec![1, 1]), Err(true), Ok(vec![3, 1])]);
+    }
+}
