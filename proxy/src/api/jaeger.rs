@@ -11,7 +11,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use tricord_model::{ShardId, TraceId};
+use tricord_model::TraceId;
 
 use super::Asked;
 use super::reply::missing_text;
@@ -19,6 +19,7 @@ use super::traces::{Answer, SpanQueries, trace_id};
 use crate::Proxy;
 use crate::error::Error;
 use crate::merge::trace::resource_spans;
+use crate::scatter::MissingShard;
 
 /// How spans without `service.name` are called, as Jaeger does.
 const NO_SERVICE: &str = "OTLPResourceNoServiceName";
@@ -68,7 +69,7 @@ impl IntoResponse for Failure {
 }
 
 /// Data in Jaeger's envelope; what an answer lacks is an error beside the data there.
-fn enveloped(data: &[Value], limit: u64, missing: Vec<ShardId>) -> Answer {
+fn enveloped(data: &[Value], limit: u64, missing: Vec<MissingShard>) -> Answer {
     let errors = match missing.is_empty() {
         true => Value::Null,
         false => json!([{ "code": 503, "msg": missing_text(&missing) }]),

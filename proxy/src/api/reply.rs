@@ -8,6 +8,7 @@ use tricord_promql::value::Annotations;
 
 use crate::error::Error;
 use crate::render::{Envelope, error_envelope};
+use crate::scatter::MissingShard;
 
 /// Names the shards that an answer lacks.
 pub(super) const MISSING_HEADER: &str = "x-tricord-missing-shards";
@@ -23,8 +24,8 @@ pub(crate) struct Reply {
     pub(crate) is_bare: bool,
     /// Notes.
     pub(crate) annotations: Annotations,
-    /// Shards that had no live replica.
-    pub(crate) missing: Vec<ShardId>,
+    /// Shards that had no live replica, or are damaged.
+    pub(crate) missing: Vec<MissingShard>,
 }
 
 impl Reply {
@@ -52,7 +53,7 @@ impl Reply {
     }
 
     /// Notes which shards the answer lacks; where the asker wants all or nothing, that is an error.
-    pub(crate) fn missing(mut self, mut missing: Vec<ShardId>, deny: bool) -> Result<Self, Error> {
+    pub(crate) fn missing(mut self, mut missing: Vec<MissingShard>, deny: bool) -> Result<Self, Error> {
         // An answer may be made of several lookups, each of which lacks them.
         missing.sort_unstable();
         missing.dedup();
@@ -68,10 +69,24 @@ impl Reply {
 }
 
 /// How missing shards are named in warnings and errors.
-pub(crate) fn missing_text(missing: &[ShardId]) -> String {
-    let word = if missing.len() == 1 { "shard" } else { "shards" };
-    let verb = if missing.len() == 1 { "has" } else { "have" };
-    format!("partial answer: {word} {} {verb} no live replica", numbers(missing, ", "))
+pub(crate) fn missing_text(missing: &[MissingShard]) -> String {
+    let (damaged, absent): (Vec<MissingShard>, Vec<_>) =
+        missing.iter().partition(|missing| missing.is_damaged);
+    let of = |missing: &[MissingShard], one: &str, many: &str| match missing {
+        [] => None,
+        [missing] => Some(format!("shard {} {one}", missing.shard)),
+        _ => Some(format!("shards {} {many}", numbers(&MissingShard::numbers(missing), ", "))),
+    };
+    let absent = of(&absent, "has no live replica", "have no live replica");
+    let damaged = of(&damaged, "is damaged on its live replicas", "are damaged on their live replicas");
+    let texts: Vec<String> = absent.into_iter().chain(damaged).collect();
+    format!("partial answer: {}", texts.join(", "))
+}
+
+/// The value of [`MISSING_HEADER`].
+pub(super) fn missing_header(missing: &[MissingShard]) -> Option<HeaderValue> {
+    let value = numbers(&MissingShard::numbers(missing), ",");
+    HeaderValue::from_str(&value).ok().filter(|_| !missing.is_empty())
 }
 
 /// Ascending shards with runs written as `0-63`: thousands of them must still fit a header.
@@ -97,9 +112,7 @@ impl IntoResponse for Reply {
         let envelope = Envelope { warnings: self.annotations.warnings, infos: self.annotations.infos };
         let body = if self.is_bare { envelope.join(self.data) } else { envelope.wrap(&self.data) };
         let mut response = json(StatusCode::OK, body);
-        if !self.missing.is_empty()
-            && let Ok(value) = HeaderValue::from_str(&numbers(&self.missing, ","))
-        {
+        if let Some(value) = missing_header(&self.missing) {
             response.headers_mut().insert(MISSING_HEADER, value);
         }
         response
@@ -128,15 +141,20 @@ mod tests {
 
     #[test]
     fn missing_shards_are_named_or_denied() {
-        let missing = vec![ShardId(17), ShardId(3), ShardId(17)];
+        let missing = [17, 3, 17].map(|shard| MissingShard::from(ShardId(shard))).to_vec();
         let text = "partial answer: shards 3, 17 have no live replica";
         let reply = Reply::new(b"[]".to_vec()).missing(missing.clone(), false).unwrap();
         assert!(reply.annotations.warnings.contains(text));
         assert_eq!(reply.into_response().headers()[MISSING_HEADER], "3,17");
         let error = Reply::default().missing(missing, true).unwrap_err();
         assert_eq!((error.kind().status(), error.to_string()), (503, text.to_owned()));
-        assert_eq!(missing_text(&[ShardId(1)]), "partial answer: shard 1 has no live replica");
-        let many = (0..64).chain([66]).map(ShardId).collect::<Vec<_>>();
+        let missing = |shard| MissingShard::from(ShardId(shard));
+        assert_eq!(missing_text(&[missing(1)]), "partial answer: shard 1 has no live replica");
+        let damaged = MissingShard { is_damaged: true, ..missing(0) };
+        let text = "partial answer: shard 1 has no live replica, shard 0 is damaged on its live replicas";
+        assert_eq!(missing_text(&[missing(1), damaged]), text);
+        assert_eq!(missing_header(&[missing(1), damaged]).unwrap(), "0-1");
+        let many = (0..64).chain([66]).map(missing).collect::<Vec<_>>();
         assert_eq!(missing_text(&many), "partial answer: shards 0-63, 66 have no live replica");
     }
 }

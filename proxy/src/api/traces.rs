@@ -8,17 +8,17 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use tricord_fragment::trace::{Field, Operation, SearchQuery, TraceById, TraceSummary};
 use tricord_fragment::{Fragment, FragmentBody};
-use tricord_model::{ShardId, SpanRecord, TraceId};
+use tricord_model::{SpanRecord, TraceId};
 use tricord_routing::trace_shard;
 
 use super::Asked;
-use super::reply::{MISSING_HEADER, missing_text, numbers};
+use super::reply::{MISSING_HEADER, missing_header, missing_text};
 use crate::Proxy;
 use crate::error::Error;
 use crate::merge;
 use crate::metrics::QueryLabels;
 use crate::query::Turn;
-use crate::scatter::{Job, Scattered, Shards, Spread};
+use crate::scatter::{Job, MissingShard, Scattered, Shards, Spread};
 
 /// The most traces that one search may ask for.
 pub(super) const MAX_TRACES: u64 = 10_000;
@@ -30,8 +30,8 @@ pub(super) const SERVICE_NAME: &str = "service.name";
 pub(super) struct Answer {
     pub(super) content_type: &'static str,
     pub(super) body: Vec<u8>,
-    /// Shards that had no live replica.
-    pub(super) missing: Vec<ShardId>,
+    /// Shards that had no live replica, or are damaged.
+    pub(super) missing: Vec<MissingShard>,
 }
 
 impl Answer {
@@ -39,7 +39,7 @@ impl Answer {
         Self { content_type: "application/json", body: value.to_string().into_bytes(), missing: vec![] }
     }
 
-    pub(super) fn lacking(mut self, missing: Vec<ShardId>) -> Self {
+    pub(super) fn lacking(mut self, missing: Vec<MissingShard>) -> Self {
         self.missing = missing;
         self
     }
@@ -50,9 +50,7 @@ impl IntoResponse for Answer {
         let mut response = Response::new(Body::from(self.body));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
-        if !self.missing.is_empty()
-            && let Ok(value) = HeaderValue::from_str(&numbers(&self.missing, ","))
-        {
+        if let Some(value) = missing_header(&self.missing) {
             headers.insert(MISSING_HEADER, value);
         }
         response
@@ -62,7 +60,7 @@ impl IntoResponse for Answer {
 /// A list, and the shards it lacks.
 pub(super) struct Listed<T> {
     pub(super) items: Vec<T>,
-    pub(super) missing: Vec<ShardId>,
+    pub(super) missing: Vec<MissingShard>,
 }
 
 /// A request's turn to ask data nodes for spans.
@@ -113,7 +111,7 @@ impl SpanQueries<'_> {
     }
 
     /// Where an incomplete answer is allowed, which shards it lacks; else an error.
-    fn allow(&self, missing: Vec<ShardId>) -> Result<Vec<ShardId>, Error> {
+    fn allow(&self, missing: Vec<MissingShard>) -> Result<Vec<MissingShard>, Error> {
         match missing.is_empty() || !self.asked.denies_partial() {
             true => Ok(missing),
             false => Err(Error::Unavailable(missing_text(&missing))),
@@ -138,9 +136,10 @@ impl SpanQueries<'_> {
         };
         let body = FragmentBody::TraceById(TraceById { trace_id: id.0, start_ns, end_ns });
         let scattered = self.run(shards, Spread::Few, body).await?;
-        if let Some(shard) = scattered.missing.first() {
+        if let Some(MissingShard { shard, is_damaged }) = scattered.missing.first() {
+            let why = if *is_damaged { "is damaged on its live replicas" } else { "has no live replica" };
             return Err(Error::Unavailable(format!(
-                "shard {shard}, where trace {id} would be, has no live replica: try again later"
+                "shard {shard}, where trace {id} would be, {why}: try again later"
             )));
         }
         merge::trace::spans(scattered.partials)

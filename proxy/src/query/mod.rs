@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use tricord_fragment::{Fragment, FragmentBody, FragmentStats, LabelQuery};
-use tricord_model::{ShardId, Tenant};
+use tricord_model::Tenant;
 use tricord_promql::ast::{Expr, ExprKind, ValueType};
 use tricord_promql::eval::{
     EvalError, EvalOptions, EvalStats, Evaluated, StepSamples, evaluate, finish_columns, has_order,
@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::plan::promql::{Part, Plan, plan};
 use crate::plan::pushdown;
 use crate::plan::tree::{Read, Step, tree};
-use crate::scatter::{CallReport, Job, Scatter, Scattered, Shards, Spread};
+use crate::scatter::{CallReport, Job, MissingShard, Scatter, Scattered, Shards, Spread};
 
 use fetched::{Fetched, Wanted};
 pub(crate) use gate::{Gate, Turn};
@@ -90,7 +90,7 @@ pub struct Answer {
     /// Notes of data nodes and of the evaluation here, each with its place in the query's text.
     pub annotations: Annotations,
     /// Shards without a live replica, ascending.
-    pub missing: Vec<ShardId>,
+    pub missing: Vec<MissingShard>,
     /// The plan.
     pub plan: Plan,
     /// What each part took, by the plan's ids.

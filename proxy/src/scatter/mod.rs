@@ -6,6 +6,7 @@
 mod assign;
 mod call;
 mod hedge;
+mod missing;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 
 pub use assign::Spread;
+pub use missing::MissingShard;
 
 /// Which shards a fragment runs over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +72,8 @@ pub struct CallReport {
 pub struct Scattered {
     /// One per node that was asked, in no order that means anything.
     pub partials: Vec<Partial>,
-    /// Shards for which no live replica answered, ascending.
-    pub missing: Vec<ShardId>,
+    /// Shards for which no live replica answered, or none with undamaged data.
+    pub missing: Vec<MissingShard>,
     /// Who did what.
     pub calls: Vec<CallReport>,
 }
@@ -120,15 +122,18 @@ struct Progress {
     tried: HashSet<(ShardId, NodeId)>,
     /// After a batch was refused for one of its shards, each is asked for alone.
     alone: bool,
+    /// Shards that a replica could not answer for since its data is damaged.
+    damaged: HashSet<ShardId>,
     /// The latest reason why a shard was not answered.
     last_error: Option<tricord_wire::Error>,
     wait: Duration,
 }
 
 impl Progress {
-    /// Whether every replica was asked and the last one failed in a way that waiting does not heal.
+    /// Whether every replica was asked, and what is left failed in a way that waiting does not heal.
     fn is_hopeless(&self) -> bool {
-        self.last_error.as_ref().is_some_and(|e| matches!(e.kind, WireKind::Corrupt | WireKind::Internal))
+        let is_broken = self.last_error.as_ref().is_some_and(|error| error.kind == WireKind::Internal);
+        is_broken || self.waiting.iter().all(|shard| self.damaged.contains(shard))
     }
 }
 
@@ -174,8 +179,8 @@ impl Scatter {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let encoded: bytes::Bytes = job.fragment.encode()?.into();
         let give_up = Instant::now() + self.config.retry_for;
-        let (tried, wait) = (HashSet::new(), FIRST_WAIT);
-        let mut progress = Progress { waiting, tried, alone: false, last_error: None, wait };
+        let (tried, damaged, wait) = (HashSet::new(), HashSet::new(), FIRST_WAIT);
+        let mut progress = Progress { waiting, tried, alone: false, damaged, last_error: None, wait };
         let mut done = Scattered::default();
         let mut in_flight = FuturesUnordered::new();
         loop {
@@ -213,8 +218,8 @@ impl Scatter {
         if !done.missing.is_empty()
             && let Some(others) = self.told_missing.happened()
         {
-            let shards = crate::api::shard_numbers(&done.missing);
-            tracing::warn!(shards, others, "answers lack shards that have no live replica");
+            let shards = crate::api::shard_numbers(&MissingShard::numbers(&done.missing));
+            tracing::warn!(shards, others, "answers lack shards that have no live replica, or are damaged");
         }
         Ok(done)
     }
@@ -243,8 +248,19 @@ impl Scatter {
                 progress.alone |= refused.shards.len() > 1 && !progress.tried.is_empty();
                 true
             }
+            // One of them is damaged: which one shows when each is asked for alone.
+            WireKind::Corrupt if refused.shards.len() > 1 => {
+                progress.alone = true;
+                progress.waiting.extend(refused.shards);
+                return Ok(());
+            }
+            WireKind::Corrupt => {
+                tracing::warn!(node = refused.node.0, error = %refused.error, "a data node met damage");
+                progress.damaged.extend(&refused.shards);
+                true
+            }
             // NotFound: the node has left the map since.
-            WireKind::Unavailable | WireKind::NotFound | WireKind::Overloaded | WireKind::Corrupt => true,
+            WireKind::Unavailable | WireKind::NotFound | WireKind::Overloaded => true,
             // A machine may be broken; a bug would be everywhere.
             WireKind::Internal => {
                 !refused.shards.iter().any(|shard| progress.tried.iter().any(|(s, _)| s == shard))
@@ -278,15 +294,9 @@ fn batches(shards: Vec<(ShardId, Epoch)>, alone: bool) -> Vec<Vec<(ShardId, Epoc
 }
 
 /// The shards that nobody answered for; a node that is alive and fails is an error rather than a missing shard.
-fn missing(progress: Progress) -> Result<Vec<ShardId>, Error> {
-    let mut shards = progress.waiting;
-    shards.sort_unstable();
+fn missing(progress: Progress) -> Result<Vec<MissingShard>, Error> {
     match progress.last_error {
-        Some(error)
-            if matches!(error.kind, WireKind::Overloaded | WireKind::Corrupt | WireKind::Internal) =>
-        {
-            Err(error.into())
-        }
-        _ => Ok(shards),
+        Some(error) if matches!(error.kind, WireKind::Overloaded | WireKind::Internal) => Err(error.into()),
+        _ => Ok(MissingShard::of(progress.waiting, &progress.damaged)),
     }
 }

@@ -58,6 +58,8 @@ pub(super) struct FakeNode {
     pub(super) shards: HashMap<ShardId, Memory>,
     /// What the next calls are refused with.
     pub(super) refusals: Mutex<Vec<WireError>>,
+    /// Shards whose data is damaged here.
+    pub(super) damaged: Mutex<Vec<ShardId>>,
     /// Whether it takes requests and never answers.
     pub(super) hangs: AtomicBool,
     /// How often it was asked to execute.
@@ -68,6 +70,9 @@ impl FakeNode {
     fn run(&self, request: &pb::ExecuteRequest) -> Result<Partial, WireError> {
         if let Some(refusal) = self.refusals.lock().pop() {
             return Err(refusal);
+        }
+        if request.shards.iter().any(|shard| self.damaged.lock().contains(&ShardId(shard.shard))) {
+            return Err(WireError::new(ErrorKind::Corrupt, "damaged by the test"));
         }
         let fragment = Fragment::decode(&request.fragment).unwrap();
         let mut memory = Memory::default();

@@ -81,13 +81,26 @@ async fn what_every_replica_would_answer_is_asked_once() {
 }
 
 #[tokio::test]
-async fn damage_everywhere_is_an_error_and_not_a_hole() {
-    let cluster = FakeCluster::new(&example(), 1, 2, 2);
-    for node in 0..2 {
-        refuse(&cluster, node, ErrorKind::Corrupt, 1000);
-    }
-    let (status, _) = cluster.get("/api/v1/query?query=up&time=400").await;
-    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+async fn a_shard_that_is_damaged_everywhere_is_named_at_once_and_the_others_answer() {
+    let cluster = FakeCluster::new(&example(), 7, 2, 2);
+    let (_, whole) = cluster.get("/api/v1/query?query=count(up)&time=400").await;
+    let has_up = |memory: &super::cluster::Memory| memory.0.iter().any(|(labels, _)| labels.name() == "up");
+    let shards = &cluster.nodes[0].shards;
+    let shard = *shards.iter().find(|(_, memory)| has_up(memory)).unwrap().0;
+    cluster.nodes.iter().for_each(|node| node.damaged.lock().push(shard));
+    let warning = format!("partial answer: shard {shard} is damaged on its live replicas");
+    let (status, body) = cluster.get("/api/v1/query?query=count(up)&time=400").await;
+    assert_eq!((status, &body["warnings"]), (StatusCode::OK, &json!([warning])), "{body}");
+    let count = |body: &serde_json::Value| -> u32 {
+        body["data"]["result"][0]["value"][1].as_str().unwrap().parse().unwrap()
+    };
+    assert!(count(&body) > 0 && count(&body) < count(&whole), "{body} {whole}");
+    let (status, body) = cluster.get("/api/v1/query?query=up&time=400&partial_response=deny").await;
+    assert_eq!((status, &body["error"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(warning)));
+    // Of one that only one replica has damaged, the other one answers.
+    cluster.nodes[1].damaged.lock().clear();
+    let (_, body) = cluster.get("/api/v1/query?query=count(up)&time=400").await;
+    assert_eq!(body, whole);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use axum::extract::State;
 use serde_json::{Value, json};
 use tricord_fragment::{FragmentBody, LabelQuery};
-use tricord_model::{METRIC_NAME, Matcher, ShardId};
+use tricord_model::{METRIC_NAME, Matcher};
 use tricord_promql::format::quote;
 use tricord_promql::parser::{parse, parse_selector};
 use tricord_promql::value::{Column, Grid, QueryValue};
@@ -17,6 +17,7 @@ use crate::api::{Asked, Reply};
 use crate::error::Error;
 use crate::merge::lists;
 use crate::query::Question;
+use crate::scatter::MissingShard;
 
 /// Items in an answer where no limit is given, and at most.
 const DEFAULT_LIMIT: u64 = 20;
@@ -75,7 +76,7 @@ impl Counted {
         proxy: &Proxy,
         asked: &Asked,
         (text, t_ms): (&str, i64),
-        missing: &mut Vec<ShardId>,
+        missing: &mut Vec<MissingShard>,
     ) -> Result<Vec<Column>, Error> {
         let expr = parse(text, &proxy.parser_options())
             .map_err(|error| Error::Internal(format!("a query of cardinality does not read: {error}")))?;
@@ -169,7 +170,12 @@ pub(super) async fn active_series(State(proxy): State<Proxy>, asked: Asked) -> R
 
 impl Counted {
     /// How many series there are.
-    async fn total(&self, proxy: &Proxy, asked: &Asked, missing: &mut Vec<ShardId>) -> Result<u64, Error> {
+    async fn total(
+        &self,
+        proxy: &Proxy,
+        asked: &Asked,
+        missing: &mut Vec<MissingShard>,
+    ) -> Result<u64, Error> {
         let text = format!("count({})", self.selector);
         let columns = self.ask(proxy, asked, (&text, self.t_ms), missing).await?;
         Ok(columns.first().map_or(0, count))
@@ -181,7 +187,7 @@ impl Counted {
         proxy: &Proxy,
         asked: &Asked,
         name: &str,
-        missing: &mut Vec<ShardId>,
+        missing: &mut Vec<MissingShard>,
     ) -> Result<Value, Error> {
         let text = format!("count by ({}) ({})", quote(name), self.selector);
         let of = |columns: Vec<Column>| {
