@@ -5,6 +5,7 @@
 
 #[doc(hidden)]
 pub mod bench;
+mod check;
 mod config;
 mod error;
 mod exec;
@@ -16,6 +17,8 @@ mod service;
 mod storage;
 mod write;
 
+pub use check::check;
 pub use config::{Config, Fsync};
 pub use error::Error;
 pub use node::{Deps, Querier, run, start};
+pub use storage::check::{CheckProgress, CheckReport, Finding, Looked};

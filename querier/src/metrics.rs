@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     pub(crate) lost_beacons: Counter,
     pub(crate) stale_epochs: Counter,
     pub(crate) cuts: Counter,
+    pub(crate) renewed: Counter,
     pub(crate) snapshots_sent: Counter,
     pub(crate) snapshots_installed: Counter,
     pub(crate) snapshot_bytes: Counter,
@@ -92,6 +93,10 @@ impl Metrics {
             stale_epochs: metrics
                 .counter("tricord_replication_stale_epochs", "Answers that named a newer epoch than ours"),
             cuts: metrics.counter("tricord_replication_cuts", "Logs cut after a change of the primary"),
+            renewed: metrics.counter(
+                "tricord_replication_renewed",
+                "Damaged copies that were given up to be copied again from another replica",
+            ),
             snapshots_sent: metrics.counter("tricord_replication_snapshots_sent", "Snapshots sent"),
             snapshots_installed: metrics
                 .counter("tricord_replication_snapshots_installed", "Snapshots installed"),
@@ -162,6 +167,16 @@ impl Collector for StoreCollector {
             ),
             ("tricord_querier_disk_bytes", "Sorted files on disk", stats.disk_bytes),
             ("tricord_querier_merges_waiting", "Merges of windows that are due", stats.merges_waiting),
+            (
+                "tricord_querier_damaged_windows",
+                "Windows of shards of which something is damaged or lost",
+                stats.damaged_windows,
+            ),
+            (
+                "tricord_querier_damaged_shards",
+                "Shards with damaged windows, or damaged as a whole",
+                stats.damaged_shards,
+            ),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -185,6 +200,11 @@ impl Collector for StoreCollector {
                 stats.merged_windows,
             ),
             ("tricord_querier_merged_bytes", "Bytes of merged windows written", stats.merged_bytes),
+            (
+                "tricord_querier_damage_found",
+                "Times that stored data turned out to be damaged",
+                stats.damage_found,
+            ),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);

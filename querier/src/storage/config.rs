@@ -182,4 +182,10 @@ pub(crate) struct StoreStats {
     pub(crate) merged_bytes: u64,
     /// Merges that are due.
     pub(crate) merges_waiting: u64,
+    /// Windows of shards of which something is damaged or lost.
+    pub(crate) damaged_windows: u64,
+    /// Shards with such windows, or damaged as a whole.
+    pub(crate) damaged_shards: u64,
+    /// How often damage was met since the start.
+    pub(crate) damage_found: u64,
 }

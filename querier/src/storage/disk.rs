@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use roaring::RoaringBitmap;
 use tricord_model::codec::Reader as In;
 use tricord_model::{Exemplar, Labels, MatchOp, Matcher, ShardId, SpanRecord, Tenant, TraceId};
-use tricord_rocks::{Pinned, Rocks};
+use tricord_rocks::{Pinned, Rocks, Visit};
 
 use super::Error;
 use super::block::{postings, spans, times, unpack, values};
 use super::cache::{Key, Kind, ReadCache, Row, Times};
+use super::damage::Damages;
 use super::flush::encode::{SERIES_PER_INDEX_BLOCK, VERSION};
 use super::head::Mark;
 use super::head::payload::decode_exemplars;
@@ -21,10 +22,22 @@ type VisitValue<'v> = &'v mut dyn FnMut(&str, &[u8]) -> Result<bool, Error>;
 /// Visits a label name and value with their series, encoded; answers whether to go on.
 type VisitPair<'v> = &'v mut dyn FnMut(&str, &str, &[u8]) -> Result<bool, Error>;
 
+/// What windows are read with.
+#[derive(Clone, Copy)]
+pub(crate) struct OnDisk<'a> {
+    pub(crate) rocks: &'a Rocks,
+    /// Where damage is noted that is met.
+    pub(crate) damages: &'a Damages,
+    pub(crate) window_len_ms: i64,
+}
+
 /// A tenant's part of a generation.
 pub(crate) struct Disk<'a> {
+    on: OnDisk<'a>,
     rocks: &'a Rocks,
     cache: &'a ReadCache,
+    shard: ShardId,
+    window_ms: i64,
     prefix: Vec<u8>,
     /// What tells this generation from any other that ever has its number.
     mark: Mark,
@@ -55,7 +68,7 @@ impl Found<'_> {
 
 impl<'a> Disk<'a> {
     pub(crate) fn new(
-        rocks: &'a Rocks,
+        on: OnDisk<'a>,
         cache: &'a ReadCache,
         (window_ms, mark): (i64, Mark),
         shard: ShardId,
@@ -63,7 +76,27 @@ impl<'a> Disk<'a> {
         bytes: &'a AtomicU64,
     ) -> Self {
         let of = Generation { window_ms, number: mark.number };
-        Self { rocks, cache, prefix: keys::tenant(of, shard, tenant), mark, bytes }
+        let (rocks, prefix) = (on.rocks, keys::tenant(of, shard, tenant));
+        Self { on, rocks, cache, shard, window_ms, prefix, mark, bytes }
+    }
+
+    /// What was read, or where it is damaged.
+    fn told<T>(&self, read: Result<T, Error>) -> Result<T, Error> {
+        read.map_err(|error| match error {
+            Error::Corrupt(why) => self.damaged(why),
+            Error::Rocks(error) if error.is_corruption() => self.damaged(error.to_string()),
+            other => other,
+        })
+    }
+
+    fn damaged(&self, why: String) -> Error {
+        let span_ms = self.on.window_len_ms.saturating_mul(i64::from(self.mark.windows));
+        self.on.damages.meet(self.shard, self.window_ms, &self.mark, span_ms, why)
+    }
+
+    /// Visits stored pairs of a range in order, until the visitor answers `false`.
+    fn scan(&self, family: &str, from: &[u8], to: &[u8], visit: Visit<'_, Error>) -> Result<(), Error> {
+        self.told(self.rocks.scan::<Error>(family, from, to, visit))
     }
 
     fn key(&self, kind: Kind) -> Key {
@@ -80,18 +113,18 @@ impl<'a> Disk<'a> {
     /// A block of values, from the cache where it is there.
     pub(crate) fn value_block(&self, number: u32) -> Result<Arc<values::Block>, Error> {
         let key = self.key(Kind::Block).number(u64::from(number)).finish();
-        self.cache.block(key, || {
+        self.told(self.cache.block(key, || {
             let block = values::Block::open(&self.block(keys::DATA, Section::Values, number)?)?;
             self.bytes.fetch_add(block.bytes() as u64, Ordering::Relaxed);
             Ok(block)
-        })
+        }))
     }
 
     /// A block of times, from the cache where it is there.
     pub(crate) fn time_block(&self, number: u32) -> Result<Arc<Times>, Error> {
         let key = self.key(Kind::Times).number(u64::from(number)).finish();
         let section = if self.is_merged() { Section::LongTimes } else { Section::Times };
-        self.cache.times(key, || times::decode(&self.block(keys::DATA, section, number)?))
+        self.told(self.cache.times(key, || times::decode(&self.block(keys::DATA, section, number)?)))
     }
 
     /// Whether several windows were merged into this one.
@@ -137,7 +170,7 @@ impl<'a> Disk<'a> {
     }
 
     fn get(&self, family: &str, key: &[u8]) -> Result<Option<Pinned<'a>>, Error> {
-        let value = self.rocks.get(family, key)?;
+        let value = self.told(self.rocks.get(family, key).map_err(Error::from))?;
         self.bytes.fetch_add(value.as_ref().map_or(0, |value| value.len() as u64), Ordering::Relaxed);
         Ok(value)
     }
@@ -145,7 +178,7 @@ impl<'a> Disk<'a> {
     fn block(&self, family: &str, section: Section, number: u32) -> Result<Pinned<'a>, Error> {
         let key = keys::block(&self.prefix, section, number);
         self.get(family, &key)?
-            .ok_or_else(|| Error::corrupt(format!("block {number} of {section:?} is missing")))
+            .ok_or_else(|| self.damaged(format!("block {number} of {section:?} is missing")))
     }
 
     /// How many series there are.
@@ -211,7 +244,7 @@ impl<'a> Disk<'a> {
     /// Visits the values of a label with their series, sorted.
     pub(crate) fn values(&self, name: &str, visit: VisitValue<'_>) -> Result<(), Error> {
         let prefix = keys::label_name(&self.prefix, name);
-        self.rocks.scan::<Error>(keys::INDEX, &prefix, &keys::after(&prefix), &mut |key, ids| {
+        self.scan(keys::INDEX, &prefix, &keys::after(&prefix), &mut |key, ids| {
             let value = std::str::from_utf8(key.get(prefix.len()..).unwrap_or_default());
             visit(value.map_err(|_| Error::corrupt("a label value is not UTF-8"))?, ids)
         })
@@ -220,7 +253,7 @@ impl<'a> Disk<'a> {
     /// Visits all pairs of label name and value with their series, sorted.
     pub(crate) fn pairs(&self, visit: VisitPair<'_>) -> Result<(), Error> {
         let prefix = keys::section(&self.prefix, Section::Postings);
-        self.rocks.scan::<Error>(keys::INDEX, &prefix, &keys::after(&prefix), &mut |key, ids| {
+        self.scan(keys::INDEX, &prefix, &keys::after(&prefix), &mut |key, ids| {
             let pair = keys::parse_label(key.get(prefix.len()..).unwrap_or_default());
             let (name, value) = pair.ok_or_else(|| Error::corrupt("a key of the index is malformed"))?;
             visit(&name, value, ids)
@@ -240,7 +273,7 @@ impl<'a> Disk<'a> {
                 Some((open, block)) if open == number => block,
                 _ => self.block(keys::INDEX, Section::Series, number)?,
             };
-            visit(id, series_in(&block, (id % SERIES_PER_INDEX_BLOCK) as usize)?)?;
+            visit(id, self.told(series_in(&block, (id % SERIES_PER_INDEX_BLOCK) as usize))?)?;
             open = Some((number, block));
         }
         Ok(())
@@ -258,7 +291,7 @@ impl<'a> Disk<'a> {
         visit: &mut dyn FnMut(u32, Vec<Exemplar>),
     ) -> Result<(), Error> {
         let prefix = keys::section(&self.prefix, Section::Exemplars);
-        self.rocks.scan::<Error>(keys::DATA, &prefix, &keys::after(&prefix), &mut |_, block| {
+        self.scan(keys::DATA, &prefix, &keys::after(&prefix), &mut |_, block| {
             self.bytes.fetch_add(block.len() as u64, Ordering::Relaxed);
             exemplars_in(block)?
                 .into_iter()
@@ -279,7 +312,7 @@ impl<'a> Disk<'a> {
             self.trace_from(id, firsts.u32()?, &mut found)?;
         }
         if found.is_empty() {
-            return Err(Error::corrupt(format!("the spans of trace {id} are not where its index says")));
+            return Err(self.damaged(format!("the spans of trace {id} are not where its index says")));
         }
         Ok(found)
     }
@@ -298,6 +331,11 @@ impl<'a> Disk<'a> {
             number += 1;
         }
         Ok(())
+    }
+
+    /// The spans of a block.
+    pub(crate) fn spans_of_block(&self, number: u32) -> Result<Vec<SpanRecord>, Error> {
+        self.told(spans::decode(&self.block(keys::DATA, Section::Spans, number)?))
     }
 
     /// Where blocks of spans lie: all, or of merged windows those of the one at a place.
@@ -320,7 +358,7 @@ impl<'a> Disk<'a> {
         visit: &mut dyn FnMut(Vec<SpanRecord>) -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let (from, to) = self.span_range(place);
-        self.rocks.scan::<Error>(keys::DATA, &from, &to, &mut |_, block| {
+        self.scan(keys::DATA, &from, &to, &mut |_, block| {
             let bounds = spans::bounds(block)?;
             if bounds.max_ns < start_ns || bounds.min_ns > end_ns {
                 return Ok(true);

@@ -43,6 +43,18 @@ pub(crate) enum Error {
     /// Stored bytes are not what was written.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// Stored bytes of a known place are not what was written, or are gone.
+    #[error("shard {shard} is damaged from {from} to {until}: {why}")]
+    Damaged {
+        /// The shard.
+        shard: ShardId,
+        /// Where the damage begins, for people.
+        from: String,
+        /// Where it ends.
+        until: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The directory belongs to a newer build.
     #[error(
         "the data directory has format {found}, this build knows formats up to {known}: use a newer build"
@@ -79,7 +91,7 @@ impl Error {
             Self::Limit { .. } => ErrorKind::Limit,
             Self::UnknownShard(_) => ErrorKind::NotServing,
             Self::Gap { .. } => ErrorKind::Conflict,
-            Self::Corrupt(_) => ErrorKind::Corrupt,
+            Self::Corrupt(_) | Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Closed(_) => ErrorKind::Unavailable,
@@ -98,6 +110,12 @@ impl Error {
             ));
         }
         Self::Io(format!("cannot {what} {}: {error}", path.display()))
+    }
+
+    /// Whether stored data is damaged.
+    #[must_use]
+    pub(crate) fn is_damage(&self) -> bool {
+        self.kind() == ErrorKind::Corrupt
     }
 
     pub(crate) fn corrupt(what: impl Into<String>) -> Self {

@@ -30,6 +30,7 @@ impl Store {
         inner.trim()?;
         inner.remove_retired()?;
         inner.find_idle(now_ms);
+        inner.refresh_ledger()?;
         Ok(report)
     }
 }
@@ -100,9 +101,14 @@ impl Inner {
         if self.pins.load(Ordering::Acquire) > 0 {
             return Ok(());
         }
-        let log = self.log()?;
+        let (log, keep) = (self.log()?, self.config.keep_segments);
         let wanted = |shard| self.find(shard).and_then(|cell| cell.held());
-        let trimmed = log.trim(self.config.keep_segments, &|shard| self.done(shard), &wanted)?;
+        let mut trimmed = log.would_trim(keep, &|shard| self.done(shard), &wanted);
+        if trimmed.removed > 0 {
+            // What the log says no more, the ledger must.
+            self.write_ledger()?;
+            trimmed = log.trim(keep, &|shard| self.ledgered(shard), &wanted)?;
+        }
         self.counters.kept(trimmed.kept_bytes);
         if trimmed.removed > 0 {
             tracing::debug!(removed = trimmed.removed, "log segments are written out and removed");
@@ -139,6 +145,8 @@ impl Inner {
             any |= !old.is_empty();
         }
         if any {
+            self.damages.forget_before(end_ms);
+            self.write_ledger()?;
             let (from, to) = (keys::window(i64::MIN), keys::window(end_ms));
             // The marks go first: an index without marks is removed when the store is opened.
             self.rocks.delete_range(keys::DATA, &from, &to)?;

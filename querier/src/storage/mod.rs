@@ -6,16 +6,23 @@
 //! key and block.
 
 pub(crate) mod block;
+mod books;
 mod cache;
+pub(crate) mod check;
 mod compact;
 mod config;
+mod damage;
 mod disk;
 mod error;
 mod flush;
+mod format;
+mod guard;
 mod head;
 mod keys;
+mod ledger;
 mod log;
 mod maintain;
+mod marks;
 mod merge;
 mod open;
 mod pieces;

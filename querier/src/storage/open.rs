@@ -1,31 +1,29 @@
 //! Opening a store: the directory's format, the shards' rows, the windows on disk, and the log.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tricord_model::{Seq, ShardId};
-use tricord_rocks::{Options, Rocks};
 
+use super::books::Books;
 use super::cache::ReadCache;
 use super::compact::{Merges, Retired};
-use super::flush::{MAX_WINDOWS, decode_mark};
-use super::head::{Mark, Shard};
+use super::damage::Damages;
+use super::flush::MAX_WINDOWS;
+use super::head::Shard;
 use super::keys::{self, Generation};
+use super::ledger::{self, Account, Ledger};
 use super::log::files::{Files, RealFiles};
 use super::log::{self, Log, LogConfig, Opened};
+use super::marks::{Marks, Next, generations_of, walk};
+use super::state::{StoredShard, stored_shards};
 use super::store::{Applier, Cell, Inner};
-use super::{Entry, Error, Progress, Store, StoreConfig};
+use super::{Entry, Error, Progress, Store, StoreConfig, format, guard};
 
-/// The format of the directory that this build writes.
-const FORMAT: u32 = 2;
 /// Indexes of so many bytes are read ahead when the store is opened.
 const READ_AHEAD_BYTES: u64 = 256 << 20;
-/// Where the format stands.
-const FORMAT_FILE: &str = "FORMAT";
-
 impl Store {
     /// Opens or creates a store: replays the log, cuts a torn tail, and reports any other damage. `progress` is called
     /// as the log is read.
@@ -45,13 +43,9 @@ impl Store {
         check(&config)?;
         std::fs::create_dir_all(&config.dir)
             .map_err(|error| Error::io("make directory", &config.dir, &error))?;
-        check_format(&config)?;
-        let options = Options {
-            families: keys::FAMILIES.to_vec(),
-            block_cache_bytes: config.block_cache_bytes,
-            ..Options::default()
-        };
-        let rocks = Rocks::open(&config.dir.join("rocks"), &options)?;
+        let format = format::check(&config)?;
+        let (ledger, is_known) = read_ledger(&config, format)?;
+        let rocks = guard::open(&config, &ledger)?;
         let cache = ReadCache::new(config.read_cache_bytes);
         let inner = Arc::new(Inner {
             config,
@@ -65,6 +59,8 @@ impl Store {
             writing_rows: Mutex::new(()),
             generations: Mutex::default(),
             counters: super::store::Counters::default(),
+            books: Books::default(),
+            damages: Damages::default(),
             pins: AtomicUsize::new(0),
             log: OnceLock::new(),
         });
@@ -75,11 +71,17 @@ impl Store {
             segment_bytes: inner.config.segment_bytes,
         };
         let mut opened = Opened::open(log_config, files)?;
-        inner.restore(&mut opened)?;
+        opened.check_end(ledger.log_end)?;
+        if !is_known {
+            inner.damages.count();
+        }
+        inner.restore(&mut opened, &ledger)?;
         inner.replay(&opened, progress)?;
         let log = Arc::new(opened.start(Box::new(Applier(Arc::clone(&inner))))?);
         // Nobody else has seen the store yet.
         let _ = inner.log.set(log);
+        inner.write_ledger()?;
+        format::raise(&inner.config, format)?;
         inner.read_ahead();
         Ok(Arc::new(Self { inner }))
     }
@@ -98,76 +100,22 @@ fn check(config: &StoreConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// The format and the length of a window are fixed when the directory is made.
-fn check_format(config: &StoreConfig) -> Result<(), Error> {
-    let path = config.dir.join(FORMAT_FILE);
-    let damaged = || Error::corrupt(format!("{} does not say what format the directory has", path.display()));
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(damaged()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return write_format(config, &path),
-        Err(error) => return Err(Error::io("read", &path, &error)),
-    };
-    let field = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        value.and_then(|value| value.trim().parse::<i64>().ok())
-    };
-    let found = u32::try_from(field("format").ok_or_else(damaged)?).map_err(|_| damaged())?;
-    if found > FORMAT {
-        return Err(Error::NewerFormat { found, known: FORMAT });
-    }
-    let window_ms = field("window_ms").ok_or_else(damaged)?;
-    if window_ms != config.window_ms {
-        return Err(Error::Invalid(format!(
-            "{} was made with windows of {window_ms} ms; they cannot become {} ms",
-            config.dir.display(),
-            config.window_ms
-        )));
-    }
-    // From now on there may be what an older build does not understand.
-    if found < FORMAT { write_format(config, &path) } else { Ok(()) }
-}
-
-fn write_format(config: &StoreConfig, path: &Path) -> Result<(), Error> {
-    let failed = |error: std::io::Error| Error::io("write", path, &error);
-    let staged = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        std::fs::write(&staged, format!("format={FORMAT}\nwindow_ms={}\n", config.window_ms))?;
-        std::fs::File::open(&staged)?.sync_all()?;
-        std::fs::rename(&staged, path)?;
-        std::fs::File::open(&config.dir)?.sync_all()
-    };
-    write().map_err(failed)
-}
-
-/// The marks on disk.
-#[derive(Default)]
-pub(crate) struct Marks {
-    /// Those that count, by shard and window.
-    pub(crate) live: HashMap<ShardId, BTreeMap<i64, Vec<Mark>>>,
-    /// What merged generations have replaced, and a crash has left.
-    replaced: BTreeMap<Generation, Vec<ShardId>>,
-}
-
-impl Marks {
-    /// Takes generations of a window up to a number out of what counts.
-    fn replace(&mut self, shard: ShardId, window_ms: i64, highest: u32) {
-        let Some(of_shard) = self.live.get_mut(&shard) else { return };
-        let Some(marks) = of_shard.get_mut(&window_ms) else { return };
-        for mark in marks.extract_if(.., |mark| mark.number <= highest) {
-            self.replaced.entry(Generation { window_ms, number: mark.number }).or_default().push(shard);
+/// The ledger, and whether it says everything. A store can do without: then what is missing goes unnoticed this once.
+fn read_ledger(config: &StoreConfig, format: u32) -> Result<(Ledger, bool), Error> {
+    let path = config.dir.join(ledger::FILE);
+    match Ledger::read(&config.dir) {
+        Ok(Some(ledger)) => Ok((ledger, true)),
+        Ok(None) if format < format::LEDGER_SINCE => Ok((Ledger::default(), true)),
+        Ok(None) => {
+            tracing::error!(path = %path.display(), "the ledger is missing: what else is missing cannot be told");
+            Ok((Ledger::default(), false))
         }
-        if marks.is_empty() {
-            of_shard.remove(&window_ms);
+        Err(error) if error.is_damage() => {
+            tracing::error!(%error, "the ledger is damaged: what is missing cannot be told; it is written anew");
+            Ok((Ledger::default(), false))
         }
+        Err(error) => Err(error),
     }
-}
-
-/// The generations that a shard's marks are of.
-pub(crate) fn generations_of(marks: &BTreeMap<i64, Vec<Mark>>) -> impl Iterator<Item = Generation> {
-    marks.iter().flat_map(|(window_ms, marks)| {
-        marks.iter().map(|mark| Generation { window_ms: *window_ms, number: mark.number })
-    })
 }
 
 impl Inner {
@@ -198,26 +146,51 @@ impl Inner {
         }
     }
 
-    /// Brings the shards back as rows and marks say, and tells the log where each begins.
-    fn restore(&self, opened: &mut Opened) -> Result<(), Error> {
-        let Marks { live: mut marks, replaced } = self.read_marks()?;
-        let used = marks.values().flat_map(generations_of).collect();
+    /// Brings the shards back as rows and marks say, and tells the log where each begins. What the ledger expects and is
+    /// not there is fenced.
+    fn restore(&self, opened: &mut Opened, ledger: &Ledger) -> Result<(), Error> {
+        let known = ledger.generations();
+        let marks = self.read_marks(&known)?;
+        let stored = stored_shards(&self.rocks, ledger.shards.keys().copied())?;
+        let is_void: HashSet<ShardId> =
+            stored.iter().filter(|shard| shard.is_void).map(|shard| shard.id).collect();
+        let mut used: HashSet<Generation> = marks.live.values().flat_map(generations_of).collect();
+        for (shard, window_ms, mark) in ledger.missing(&marks) {
+            if !is_void.contains(&shard) {
+                let span_ms = self.config.window_ms.saturating_mul(i64::from(mark.windows));
+                self.damages.lose(shard, window_ms, mark, span_ms);
+                used.insert(Generation { window_ms, number: mark.number });
+                // Its number stays its own.
+                let mut generations = self.generations.lock();
+                let highest = generations.entry(window_ms).or_default();
+                *highest = mark.number.max(*highest);
+            }
+        }
+        let Marks { live: mut marks, replaced, .. } = marks;
         self.remove_parts(&replaced, &used)?;
-        self.remove_orphans(&used)?;
+        self.remove_orphans(&used, &known)?;
         let mut cells = BTreeMap::new();
-        for (id, meta, is_void) in self.stored_shards()? {
-            let of_shard = marks.remove(&id).unwrap_or_default();
-            if is_void {
+        for stored in stored {
+            let (id, of_shard) = (stored.id, marks.remove(&stored.id).unwrap_or_default());
+            if stored.is_void {
                 tracing::warn!(shard = id.0, "a copy of the shard was not complete: it is removed");
                 self.erase(id)?;
                 continue;
             }
-            let mut shard = self.load(id, meta)?;
+            let mut shard = self.revive(stored, ledger.shards.get(&id), opened)?;
             let through = of_shard.values().flatten().map(|mark| mark.through).max().unwrap_or(Seq(0));
             shard.marks = of_shard;
             // Only committed entries are written out.
             shard.committed = shard.committed.max(through);
-            opened.set_base(id, meta.base)?;
+            opened.set_base(id, shard.base)?;
+            let account = ledger.shards.get(&id).filter(|account| account.last > opened.last(id));
+            if let Some(Account { last, .. }) = account {
+                return Err(Error::corrupt(format!(
+                    "the log of shard {id} ends at entry {}, and entry {last} had been stored: restore the log, or give \
+                     this node a new data directory so that its shards are copied again",
+                    opened.last(id)
+                )));
+            }
             cells.insert(id, Cell::new(shard));
         }
         for shard in opened.shards() {
@@ -232,59 +205,52 @@ impl Inner {
         Ok(())
     }
 
-    /// The marks of all windows.
-    pub(crate) fn read_marks(&self) -> Result<Marks, Error> {
-        let mut marks = Marks::default();
-        // What merged generations say that they replace, for each shard and window.
-        let mut replaced: HashMap<(ShardId, i64), u32> = HashMap::new();
-        let mut cursor = self.rocks.cursor(keys::DATA, &[], &keys::windows_end())?;
-        let mut generations = self.generations.lock();
-        let mut raise = |window_ms: i64, number: u32| {
-            let highest = generations.entry(window_ms).or_default();
-            *highest = number.max(*highest);
-        };
-        while let Some((key, value)) = cursor.item() {
-            let of = keys::parse_generation(key)
-                .ok_or_else(|| Error::corrupt("a key of the data is malformed"))?;
-            // Behind the marks of one generation come its blocks: on to the next generation.
-            let Some(shard) = keys::parse_mark(key) else {
-                cursor.seek(&keys::after(&keys::generation(of)));
-                continue;
-            };
-            let (mark, of_windows) = decode_mark(of.number, value)?;
-            raise(of.window_ms, of.number);
-            for (place, number) in of_windows.into_iter().enumerate().filter(|(_, number)| *number > 0) {
-                let window_ms =
-                    of.window_ms.saturating_add(self.config.window_ms.saturating_mul(place as i64));
-                // A number of what was replaced is never given again.
-                raise(window_ms, number);
-                let highest = replaced.entry((shard, window_ms)).or_default();
-                *highest = number.max(*highest);
+    /// A shard as its rows say, without its windows; fenced as a whole where they cannot be read, or are older ones than
+    /// the ledger knows and the log does not make up for it.
+    fn revive(
+        &self,
+        stored: StoredShard,
+        account: Option<&Account>,
+        opened: &Opened,
+    ) -> Result<Shard, Error> {
+        let id = stored.id;
+        let known = account.cloned().unwrap_or_default();
+        let loaded = stored.meta.and_then(|mut meta| {
+            meta.epoch = meta.epoch.max(known.epoch);
+            if meta.base.seq < known.base.seq && !opened.reaches_back_to(id, meta.base.seq) {
+                let (found, base) = (meta.base.seq, known.base.seq);
+                let why = format!(
+                    "the rows of shard {id} are those of entry {found}, and had been of entry {base}"
+                );
+                return Err(Error::corrupt(why));
             }
-            let of_shard = marks.live.entry(shard).or_default();
-            of_shard.entry(of.window_ms).or_default().push(mark);
-            cursor.advance();
+            self.load(id, meta)
+        });
+        match loaded {
+            Err(error) if error.is_damage() => {
+                tracing::error!(
+                    shard = id.0, %error,
+                    "the shard's rows are damaged: it is fenced until it is restored or copied again from another \
+                     replica. Look at the directory with `tricord check`"
+                );
+                self.damages.count();
+                let mut shard = Shard::new(id, known.base, known.epoch, self.config.window_ms);
+                shard.damage = Some(error);
+                Ok(shard)
+            }
+            loaded => loaded,
         }
-        cursor.status()?;
-        for ((shard, window_ms), highest) in replaced {
-            marks.replace(shard, window_ms, highest);
-        }
-        Ok(marks)
     }
 
     /// Removes indexes whose data never went in.
-    fn remove_orphans(&self, known: &HashSet<Generation>) -> Result<(), Error> {
+    fn remove_orphans(&self, used: &HashSet<Generation>, known: &BTreeSet<Vec<u8>>) -> Result<(), Error> {
         let mut orphans = Vec::new();
-        let mut cursor = self.rocks.cursor(keys::INDEX, &[], &keys::windows_end())?;
-        while let Some((key, _)) = cursor.item() {
-            let of = keys::parse_generation(key)
-                .ok_or_else(|| Error::corrupt("a key of the index is malformed"))?;
-            if !known.contains(&of) {
+        walk(&self.rocks, keys::INDEX, known, &mut |of, _, _| {
+            if !used.contains(&of) {
                 orphans.push(of);
             }
-            cursor.seek(&keys::after(&keys::generation(of)));
-        }
-        cursor.status()?;
+            Ok(Next::Generation)
+        })?;
         for of in orphans {
             let prefix = keys::generation(of);
             self.rocks.delete_range(keys::INDEX, &prefix, &keys::after(&prefix))?;

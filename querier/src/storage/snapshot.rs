@@ -3,7 +3,7 @@
 //! The stream is a list of items: the shard's own row, its other rows, the pairs of its windows, and the entries that
 //! are committed and not in windows. While a stream is read nothing that it needs is removed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -86,6 +86,8 @@ impl Store {
         let (position, base) = {
             let state = cell.state.read();
             state.check()?;
+            // Another replica must not come to lack what this one has lost, nor begin with what cannot be read.
+            inner.damages.of_shard(shard).map_or(Ok(()), Err)?;
             let seq = state.committed.min(state.applied.seq).max(state.base.seq);
             for (window_ms, marks) in &state.marks {
                 for mark in marks {
@@ -125,14 +127,18 @@ impl Store {
         let _no_flush = inner.flushing.lock();
         let epoch = inner.find(shard).map(|cell| cell.state.read().epoch);
         drop(inner.shards.write().remove(&shard));
+        inner.damages.forget_shard(shard);
+        inner.write_ledger()?;
         inner.erase(shard)?;
         let mut installing = Installing::begin(inner, shard)?;
         let result = installing.run(chunks).and_then(|()| installing.finish(position, epoch));
         if result.is_err() {
             drop(installing);
             inner.shards.write().remove(&shard);
+            inner.write_ledger()?;
             inner.erase(shard)?;
         }
+        inner.books.fall_behind();
         result
     }
 }
@@ -206,6 +212,8 @@ struct Installing<'a> {
     bytes: usize,
     files: u32,
     entries: Vec<Entry>,
+    /// The prefixes of the generations that have come.
+    generations: BTreeSet<Vec<u8>>,
     cell: Option<Arc<Cell>>,
 }
 
@@ -225,6 +233,7 @@ impl<'a> Installing<'a> {
             bytes: 0,
             files: 0,
             entries: Vec::new(),
+            generations: BTreeSet::new(),
             cell: None,
         })
     }
@@ -267,6 +276,9 @@ impl<'a> Installing<'a> {
                     let mut generations = self.inner.generations.lock();
                     let highest = generations.entry(of.window_ms).or_default();
                     *highest = of.number.max(*highest);
+                    if keys::parse_mark(key).is_some() {
+                        self.generations.insert(keys::generation(of));
+                    }
                 }
                 self.data.push(pair);
             }
@@ -314,7 +326,16 @@ impl<'a> Installing<'a> {
         self.ingest()?;
         let meta = self.meta.ok_or_else(|| Error::corrupt("a snapshot lacks the shard's own row"))?;
         let mut shard = self.inner.load(self.shard, meta)?;
-        shard.marks = self.inner.read_marks()?.live.remove(&self.shard).unwrap_or_default();
+        let mut marks = self.inner.read_marks(&self.generations)?;
+        if !self
+            .generations
+            .iter()
+            .filter_map(|key| keys::parse_generation(key))
+            .all(|of| marks.has(self.shard, of.window_ms, of.number))
+        {
+            return Err(Error::corrupt("windows of a snapshot cannot be read back"));
+        }
+        shard.marks = marks.live.remove(&self.shard).unwrap_or_default();
         self.inner.log()?.control(Kind::Reset, self.shard, meta.base)?;
         let cell = Cell::new(shard);
         self.inner.shards.write().insert(self.shard, Arc::clone(&cell));

@@ -1,9 +1,11 @@
 //! The rows of a shard's state in RocksDB: what outlives the log and belongs to no window.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tricord_model::codec::{Reader, Writer};
 use tricord_model::{Epoch, Labels, Sample, Seq, ShardId, Tenant, decode_samples, encode_samples};
+use tricord_rocks::Rocks;
 
 use super::head::part::Window;
 use super::head::payload::{decode_metadata, encode_metadata};
@@ -24,6 +26,15 @@ pub(crate) struct Meta {
     pub(crate) base: Position,
     /// Ids below this one are used up.
     pub(crate) next_id: u32,
+}
+
+/// A shard as it is found when the store is opened.
+pub(crate) struct StoredShard {
+    pub(crate) id: ShardId,
+    /// Its own row, or why it cannot be had.
+    pub(crate) meta: Result<Meta, Error>,
+    /// Whether it was being replaced or removed when the process ended, so that nothing of it counts.
+    pub(crate) is_void: bool,
 }
 
 impl Meta {
@@ -49,7 +60,7 @@ impl Meta {
     }
 }
 
-fn checked(bytes: &[u8]) -> Result<Reader<'_>, Error> {
+pub(super) fn checked(bytes: &[u8]) -> Result<Reader<'_>, Error> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => Ok(Reader::new(rest)),
         _ => Err(Error::corrupt("a row has an unknown version: it may be of a newer build")),
@@ -71,34 +82,58 @@ fn delta_row(state: &DeltaState) -> Vec<u8> {
     bytes
 }
 
-fn read_delta(bytes: &[u8]) -> Result<DeltaState, Error> {
+pub(super) fn read_delta(bytes: &[u8]) -> Result<DeltaState, Error> {
     let total = decode_samples(&mut checked(bytes)?)?.pop();
     let total = total.ok_or_else(|| Error::corrupt("the row of a total is empty"))?;
     Ok(DeltaState { start_ms: total.start_ms, end_ms: total.t_ms, total: total.value })
 }
 
-fn id_of(key: &[u8]) -> Result<u32, Error> {
+pub(super) fn id_of(key: &[u8]) -> Result<u32, Error> {
     let id = key.get(5..).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes);
     id.ok_or_else(|| Error::corrupt("the key of a row is malformed"))
 }
 
-impl Inner {
-    /// The shards that have rows; whether each of them was being replaced when the process ended.
-    pub(crate) fn stored_shards(&self) -> Result<Vec<(ShardId, Meta, bool)>, Error> {
-        let mut cursor = self.rocks.cursor(keys::STATE, &[], &[0xff; 8])?;
-        let mut shards = Vec::new();
-        while let Some(id) = cursor.item().and_then(|(key, _)| key.first_chunk::<4>()).copied() {
-            let shard = ShardId(u32::from_be_bytes(id));
-            let meta = self.rocks.get(keys::STATE, &keys::row(shard, Row::Meta))?;
-            let meta = meta.map(|bytes| Meta::decode(&bytes)).transpose()?;
-            let installing = self.rocks.get(keys::STATE, &keys::row(shard, Row::Installing))?.is_some();
-            shards.push((shard, meta.unwrap_or_default(), installing || meta.is_none()));
-            cursor.seek(&keys::after(&keys::state(shard)));
-        }
-        cursor.status()?;
-        Ok(shards)
+/// The shards that have rows, and those that must have some.
+pub(crate) fn stored_shards(
+    rocks: &Rocks,
+    known: impl Iterator<Item = ShardId>,
+) -> Result<Vec<StoredShard>, Error> {
+    let known: BTreeSet<ShardId> = known.collect();
+    let mut ids = known.clone();
+    let mut cursor = rocks.cursor(keys::STATE, &[], &[0xff; 8])?;
+    while let Some(id) = cursor.item().and_then(|(key, _)| key.first_chunk::<4>()).copied() {
+        let shard = ShardId(u32::from_be_bytes(id));
+        ids.insert(shard);
+        cursor.seek(&keys::after(&keys::state(shard)));
     }
+    match cursor.status() {
+        // Those that are known are looked at one by one.
+        Err(error) if error.is_corruption() && !known.is_empty() => {
+            tracing::error!(%error, "rows of shards cannot be read");
+        }
+        status => status?,
+    }
+    let shards = ids.into_iter().map(|id| stored_shard(rocks, id, known.contains(&id)));
+    Ok(shards.collect())
+}
 
+fn stored_shard(rocks: &Rocks, id: ShardId, is_known: bool) -> StoredShard {
+    let row = |row| rocks.get(keys::STATE, &keys::row(id, row));
+    let read = || -> Result<(Option<Meta>, bool), Error> {
+        let meta = row(Row::Meta)?.map(|bytes| Meta::decode(&bytes)).transpose()?;
+        Ok((meta, row(Row::Installing)?.is_some()))
+    };
+    let gone = || Error::corrupt(format!("the rows of shard {id} are gone"));
+    match read() {
+        Ok((Some(meta), is_void)) => StoredShard { id, meta: Ok(meta), is_void },
+        Ok((None, is_installing)) => {
+            StoredShard { id, meta: Err(gone()), is_void: is_installing || !is_known }
+        }
+        Err(error) => StoredShard { id, meta: Err(error), is_void: false },
+    }
+}
+
+impl Inner {
     /// A shard as its rows say, without its windows.
     pub(crate) fn load(&self, id: ShardId, meta: Meta) -> Result<Shard, Error> {
         let mut shard = Shard::new(id, meta.base, meta.epoch, self.config.window_ms);

@@ -10,8 +10,11 @@ use tokio::sync::oneshot;
 use tricord_model::{BatchView, Epoch, Seq, ShardId, Tenant};
 use tricord_rocks::Rocks;
 
+use super::books::Books;
 use super::cache::ReadCache;
 use super::compact::{Merges, Retired};
+use super::damage::Damages;
+use super::disk::OnDisk;
 use super::head::{Rules, Shard};
 use super::keys;
 use super::log::{Done, Kind, Log, Sink};
@@ -25,12 +28,14 @@ pub(crate) struct Cell {
     bytes: AtomicU64,
     /// The entry after which a replica that lags wants the log; `u64::MAX` while none does.
     held: AtomicU64,
+    /// The base that the ledger says.
+    ledgered: AtomicU64,
 }
 
 impl Cell {
     pub(crate) fn new(shard: Shard) -> Arc<Self> {
-        let (bytes, held) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-        let cell = Self { id: shard.id, state: RwLock::new(shard), bytes, held };
+        let (bytes, held, ledgered) = (AtomicU64::new(0), AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        let cell = Self { id: shard.id, state: RwLock::new(shard), bytes, held, ledgered };
         cell.measure();
         Arc::new(cell)
     }
@@ -38,6 +43,16 @@ impl Cell {
     /// The entry after which a replica that lags wants the log.
     pub(crate) fn held(&self) -> Option<Seq> {
         Some(self.held.load(Ordering::Relaxed)).filter(|seq| *seq < u64::MAX).map(Seq)
+    }
+
+    /// The base that the ledger says.
+    pub(crate) fn ledgered(&self) -> Seq {
+        Seq(self.ledgered.load(Ordering::Acquire))
+    }
+
+    /// Notes the base that the ledger says.
+    pub(crate) fn note_ledger(&self, base: Seq) {
+        self.ledgered.store(base.0, Ordering::Release);
     }
 
     pub(crate) fn measure(&self) {
@@ -89,6 +104,8 @@ pub(crate) struct Inner {
     /// The highest generation begun in each window.
     pub(crate) generations: Mutex<HashMap<i64, u32>>,
     pub(crate) counters: Counters,
+    pub(crate) books: Books,
+    pub(crate) damages: Damages,
     /// Snapshots being read: while there are any, nothing they read is removed.
     pub(crate) pins: AtomicUsize,
     pub(crate) log: OnceLock<Arc<Log>>,
@@ -122,12 +139,24 @@ impl Inner {
         shards + self.log.get().map_or(0, |log| log.queued_bytes())
     }
 
+    /// What windows are read with.
+    pub(crate) fn on_disk(&self) -> OnDisk<'_> {
+        OnDisk { rocks: &self.rocks, damages: &self.damages, window_len_ms: self.config.window_ms }
+    }
+
     pub(crate) fn log(&self) -> Result<&Arc<Log>, Error> {
         self.log.get().ok_or_else(|| Error::Closed("it is being opened".to_owned()))
     }
 
     pub(crate) fn log_epoch_at(&self, shard: ShardId, seq: Seq) -> Option<Epoch> {
         self.log.get()?.epoch_at(shard, seq)
+    }
+
+    /// Shards that cannot be used at all, beside those in which windows are damaged.
+    fn fenced_shards(&self) -> u64 {
+        let is_fenced = |cell: &Arc<Cell>| cell.state.read().damage.is_some();
+        let fenced = self.cells().into_iter().filter(is_fenced);
+        fenced.filter(|cell| self.damages.of_shard(cell.id).is_none()).count() as u64
     }
 
     /// Makes the log durable in any mode; while opening there is nothing to do.
@@ -187,6 +216,7 @@ impl Store {
         let cell = Cell::new(Shard::new(shard, Position::default(), Epoch(0), self.inner.config.window_ms));
         self.inner.write_meta(&cell)?;
         self.inner.shards.write().entry(shard).or_insert(cell);
+        self.inner.books.fall_behind();
         Ok(())
     }
 
@@ -199,6 +229,8 @@ impl Store {
         if self.inner.shards.write().remove(&shard).is_none() {
             return Ok(());
         }
+        self.inner.damages.forget_shard(shard);
+        self.inner.write_ledger()?;
         let _no_rows = self.inner.writing_rows.lock();
         self.inner.erase(shard)
     }
@@ -234,6 +266,7 @@ impl Store {
             }
             state.epoch = epoch;
         }
+        self.inner.books.fall_behind();
         self.inner.write_meta(&cell)
     }
 
@@ -382,6 +415,7 @@ impl Store {
         let Inner { counters, rocks, log, .. } = &*self.inner;
         let (log_entries, log_syncs) = log.get().map(|log| log.counts()).unwrap_or_default();
         let (merged_windows, merged_bytes, merges_waiting) = self.inner.merges.counts();
+        let (damaged, fenced) = (self.inner.damages.counts(), self.inner.fenced_shards());
         let files = |family| rocks.property(family, "rocksdb.total-sst-files-size");
         StoreStats {
             memory_bytes: self.memory(),
@@ -398,6 +432,9 @@ impl Store {
             merged_windows,
             merged_bytes,
             merges_waiting,
+            damaged_windows: damaged.windows,
+            damaged_shards: damaged.shards + fenced,
+            damage_found: damaged.found,
         }
     }
 
@@ -409,17 +446,29 @@ impl Store {
         Reader::new(Arc::clone(&self.inner), cells, tenant.clone(), horizon_ms)
     }
 
+    /// What is damaged of a shard; `None` where nothing is known to be.
+    #[must_use]
+    pub(crate) fn damage(&self, shard: ShardId) -> Option<Error> {
+        let of_all = self.inner.find(shard).and_then(|cell| cell.state.read().damage.clone());
+        of_all.or_else(|| self.inner.damages.of_shard(shard))
+    }
+
     /// Why the log takes no more entries, if it does not.
     #[must_use]
     pub(crate) fn log_failure(&self) -> Option<Error> {
         self.inner.log.get()?.failure()
     }
 
-    /// Makes everything submitted durable and applied; later appends fail.
+    /// Makes everything submitted durable and applied, and says so in the ledger; later appends fail.
     pub(crate) fn close(&self) {
-        if let Some(log) = self.inner.log.get() {
-            log.close();
+        let Some(log) = self.inner.log.get() else { return };
+        // So that what is cut off the log while nobody looks is noticed.
+        if log.is_open()
+            && let Err(error) = self.inner.write_ledger()
+        {
+            tracing::warn!(%error, "the ledger could not be written at the end");
         }
+        log.close();
     }
 }
 

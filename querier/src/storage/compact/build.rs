@@ -137,8 +137,8 @@ impl<'a, 'p> Builder<'a, 'p> {
     fn series(&mut self, part: &Part, tenant: &Tenant) -> Result<u64, Error> {
         let prefix = keys::tenant(self.of, part.cell.id, tenant);
         let inner = self.inner;
-        let (rocks, shard, cache, bytes) = (&inner.rocks, part.cell.id, &self.cache, &self.bytes);
-        let disk = |of: &(i64, Mark)| Disk::new(rocks, cache, *of, shard, tenant, bytes);
+        let (shard, cache, bytes) = (part.cell.id, &self.cache, &self.bytes);
+        let disk = |of: &(i64, Mark)| Disk::new(inner.on_disk(), cache, *of, shard, tenant, bytes);
         let mut merged = MergedSeries::new(part.sources.iter().map(disk).collect())?;
         let (mut labels, mut places): (Vec<Labels>, Vec<(u32, u32)>) = (Vec::new(), Vec::new());
         let (mut times, mut block) = (LongTimes::new(), BlockBuilder::sliced());
@@ -184,7 +184,7 @@ impl<'a, 'p> Builder<'a, 'p> {
         let inner = self.inner;
         let mut sources = Vec::new();
         for (of, places) in part.sources.iter().zip(places) {
-            let disk = Disk::new(&inner.rocks, &self.cache, *of, part.cell.id, tenant, &self.bytes);
+            let disk = Disk::new(inner.on_disk(), &self.cache, *of, part.cell.id, tenant, &self.bytes);
             sources.push(Exemplars::new(&inner.rocks, &disk, places)?);
         }
         let (mut number, mut body) = (0, Vec::new());
@@ -220,7 +220,7 @@ impl<'a, 'p> Builder<'a, 'p> {
         let mut sources = Vec::new();
         for of in part.sources.iter().filter(|(_, mark)| mark.spans > 0) {
             let first = self.plan.place(of.0, inner.config.window_ms);
-            let disk = Disk::new(rocks, &self.cache, *of, part.cell.id, tenant, &self.bytes);
+            let disk = Disk::new(inner.on_disk(), &self.cache, *of, part.cell.id, tenant, &self.bytes);
             let mut bases = Vec::new();
             for place in 0..of.1.windows {
                 let window = first + usize::from(place);

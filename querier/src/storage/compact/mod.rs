@@ -8,17 +8,19 @@
 mod build;
 mod plan;
 mod retired;
-mod source;
+pub(super) mod source;
 mod write;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 pub(crate) use retired::Retired;
 
 use super::keys::Generation;
 use super::store::{Cell, Inner};
-use super::{Error, MergeReport, Store};
+use super::{Error, MergeReport, Store, damage};
 use build::{Builder, Built};
 use plan::Plan;
 
@@ -31,6 +33,8 @@ pub(crate) struct Merges {
     merged: AtomicU64,
     bytes: AtomicU64,
     waiting: AtomicU64,
+    /// Start and number of windows of merges that met damage: they are not tried again before a restart.
+    pub(super) spoiled: Mutex<HashSet<(i64, u16)>>,
 }
 
 impl Merges {
@@ -50,22 +54,32 @@ impl Store {
     pub(crate) fn merge(&self, now_ms: i64, forced: bool, pace: Pace<'_>) -> Result<MergeReport, Error> {
         let inner = &self.inner;
         let _one_at_a_time = inner.merging.lock();
-        let mut report = MergeReport::default();
+        let (mut report, mut damaged) = (MergeReport::default(), None);
         let plans = inner.merge_plans(now_ms, forced);
         let mut left = plans.len() as u64;
         for plan in plans {
             inner.merges.waiting.store(left, Ordering::Relaxed);
             left -= 1;
-            if let Some(bytes) = inner.merge_one(&plan, pace)? {
-                report.windows += 1;
-                report.bytes += bytes;
-                inner.merges.merged.fetch_add(1, Ordering::Relaxed);
-                inner.merges.bytes.fetch_add(bytes, Ordering::Relaxed);
+            match inner.merge_one(&plan, pace) {
+                Ok(Some(bytes)) => {
+                    report.windows += 1;
+                    report.bytes += bytes;
+                    inner.merges.merged.fetch_add(1, Ordering::Relaxed);
+                    inner.merges.bytes.fetch_add(bytes, Ordering::Relaxed);
+                }
+                Ok(None) => {}
+                // What is damaged stays as it is, and the rest is merged.
+                Err(error) if error.is_damage() => {
+                    tracing::error!(%error, from = damage::time(plan.start_ms), "windows are damaged and not merged");
+                    inner.merges.spoiled.lock().insert((plan.start_ms, plan.windows));
+                    damaged.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
             }
             inner.remove_retired()?;
         }
         inner.merges.waiting.store(0, Ordering::Relaxed);
-        Ok(report)
+        damaged.map_or(Ok(report), Err)
     }
 }
 
@@ -125,6 +139,7 @@ impl Inner {
         }
         self.counters.duplicate(duplicates);
         self.retired.push(replaced);
+        self.write_ledger()?;
         Ok(bytes)
     }
 }

@@ -57,7 +57,9 @@ impl Inner {
                 let end_ms = start_ms.saturating_add(span_ms);
                 let is_over = end_ms.saturating_add(2 * self.config.window_ms) <= now_ms;
                 let may = is_over || (forced && is_last);
-                let is_free = taken.iter().all(|(from, to)| end_ms <= *from || start_ms >= *to);
+                let is_spoiled = self.merges.spoiled.lock().contains(&(start_ms, windows));
+                let is_free =
+                    !is_spoiled && taken.iter().all(|(from, to)| end_ms <= *from || start_ms >= *to);
                 if may && is_free && (is_worth_it(&parts, windows) || (forced && !parts.is_empty())) {
                     taken.push((start_ms, end_ms));
                     plans.push(Plan { start_ms, windows, parts });
@@ -87,7 +89,9 @@ impl Inner {
                 }
             }
             for (start_ms, (mut sources, fits)) in of_shard {
-                if fits && sources.len() > 1 {
+                // A merge would fail over what is damaged, and would seem to hold what is lost.
+                let is_whole = !self.damages.touches(cell.id, start_ms, start_ms.saturating_add(span_ms));
+                if fits && is_whole && sources.len() > 1 {
                     sources.truncate(MAX_SOURCES);
                     spans.entry(start_ms).or_default().push(Part { cell: Arc::clone(&cell), sources });
                 }

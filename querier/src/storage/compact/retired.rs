@@ -9,7 +9,7 @@ use tricord_model::ShardId;
 
 use crate::storage::Error;
 use crate::storage::keys::{self, Generation};
-use crate::storage::open::generations_of;
+use crate::storage::marks::generations_of;
 use crate::storage::store::{Cell, Inner};
 
 /// What was replaced and waits for its readers.

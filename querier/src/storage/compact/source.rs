@@ -19,7 +19,7 @@ const MAX_TIMES: usize = 64;
 
 /// Labels in the order of [`by_name`].
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct ByName(pub(super) Labels);
+pub(in crate::storage) struct ByName(pub(in crate::storage) Labels);
 
 impl Ord for ByName {
     fn cmp(&self, other: &Self) -> Ordering {
@@ -81,17 +81,17 @@ impl<'a> Series<'a> {
 }
 
 /// The series of several sources, in their order; each comes once with its samples of all sources.
-pub(super) struct MergedSeries<'a> {
+pub(in crate::storage) struct MergedSeries<'a> {
     sources: Vec<Series<'a>>,
     heads: BinaryHeap<Reverse<(ByName, usize)>>,
     /// For each source the new place of each of its series so far.
-    pub(super) places: Vec<Vec<u32>>,
+    pub(in crate::storage) places: Vec<Vec<u32>>,
     count: u32,
 }
 
 impl<'a> MergedSeries<'a> {
     /// `disks` in the order of the log.
-    pub(super) fn new(disks: Vec<Disk<'a>>) -> Result<Self, Error> {
+    pub(in crate::storage) fn new(disks: Vec<Disk<'a>>) -> Result<Self, Error> {
         let sources = disks.into_iter().map(Series::new).collect::<Result<Vec<_>, _>>()?;
         let places = sources.iter().map(|_| Vec::new()).collect();
         let mut merged = Self { sources, heads: BinaryHeap::new(), places, count: 0 };
@@ -108,7 +108,7 @@ impl<'a> MergedSeries<'a> {
 
     /// The next series with its samples of all sources, and how many of them were there more than once: those of earlier
     /// sources stay.
-    pub(super) fn next(&mut self) -> Result<Option<(Labels, Points, usize)>, Error> {
+    pub(in crate::storage) fn next(&mut self) -> Result<Option<(Labels, Points, usize)>, Error> {
         let Some(Reverse((ByName(labels), first))) = self.heads.pop() else { return Ok(None) };
         let mut all = Pieces::default();
         let mut samples = self.take(first, &labels, &mut all)?;
@@ -134,21 +134,25 @@ impl<'a> MergedSeries<'a> {
 }
 
 /// The exemplars of a source under the new places of its series, in their order.
-pub(super) struct Exemplars<'a> {
+pub(in crate::storage) struct Exemplars<'a> {
     cursor: Cursor<'a>,
     block: VecDeque<(u32, Vec<Exemplar>)>,
     places: Vec<u32>,
 }
 
 impl<'a> Exemplars<'a> {
-    pub(super) fn new(rocks: &'a Rocks, disk: &Disk<'_>, places: Vec<u32>) -> Result<Self, Error> {
+    pub(in crate::storage) fn new(
+        rocks: &'a Rocks,
+        disk: &Disk<'_>,
+        places: Vec<u32>,
+    ) -> Result<Self, Error> {
         let prefix = keys::section(disk.prefix(), Section::Exemplars);
         let cursor = rocks.cursor(keys::DATA, &prefix, &keys::after(&prefix))?;
         Ok(Self { cursor, block: VecDeque::new(), places })
     }
 
     /// The place of the next series that has exemplars; `None` at the end.
-    pub(super) fn place(&mut self) -> Result<Option<u32>, Error> {
+    pub(in crate::storage) fn place(&mut self) -> Result<Option<u32>, Error> {
         while self.block.is_empty() {
             let Some((_, block)) = self.cursor.item() else {
                 self.cursor.status()?;
@@ -163,26 +167,26 @@ impl<'a> Exemplars<'a> {
     }
 
     /// The exemplars of that series.
-    pub(super) fn take(&mut self) -> Vec<Exemplar> {
+    pub(in crate::storage) fn take(&mut self) -> Vec<Exemplar> {
         self.block.pop_front().map(|(_, exemplars)| exemplars).unwrap_or_default()
     }
 }
 
 /// The trace ids of a source with their first blocks.
-pub(super) struct Traces<'a> {
+pub(in crate::storage) struct Traces<'a> {
     cursor: Cursor<'a>,
     prefix: usize,
 }
 
 impl<'a> Traces<'a> {
-    pub(super) fn new(rocks: &'a Rocks, disk: &Disk<'_>) -> Result<Self, Error> {
+    pub(in crate::storage) fn new(rocks: &'a Rocks, disk: &Disk<'_>) -> Result<Self, Error> {
         let prefix = keys::section(disk.prefix(), Section::Traces);
         let cursor = rocks.cursor(keys::INDEX, &prefix, &keys::after(&prefix))?;
         Ok(Self { cursor, prefix: prefix.len() })
     }
 
     /// The next trace id; `None` at the end.
-    pub(super) fn id(&self) -> Result<Option<Vec<u8>>, Error> {
+    pub(in crate::storage) fn id(&self) -> Result<Option<Vec<u8>>, Error> {
         match self.cursor.item() {
             Some((key, _)) => Ok(Some(key.get(self.prefix..).unwrap_or_default().to_vec())),
             None => self.cursor.status().map(|()| None).map_err(Error::from),
@@ -190,7 +194,7 @@ impl<'a> Traces<'a> {
     }
 
     /// The first blocks of that trace.
-    pub(super) fn take(&mut self) -> Result<Vec<u32>, Error> {
+    pub(in crate::storage) fn take(&mut self) -> Result<Vec<u32>, Error> {
         let mut firsts = Vec::new();
         if let Some((_, value)) = self.cursor.item() {
             let input = &mut In::new(value);

@@ -84,6 +84,8 @@ impl Inner {
             report.uncommitted += uncommitted;
             self.write_window(window_ms, &mut report)?;
         }
+        // Before the shards' bases say that the log is not needed for what was written out.
+        self.settle_ledger()?;
         self.write_rows(&cells)?;
         Ok(report)
     }
@@ -105,6 +107,7 @@ impl Inner {
             duplicates += job.parts.iter().map(|part| part.samples).sum::<u64>() - mark.samples;
             marks.push((job.shard, mark));
         }
+        self.books.fall_behind();
         report.bytes += writer.finish(&self.rocks)?;
         for (shard, mark) in marks {
             report.samples += mark.samples;

@@ -6,8 +6,8 @@
 
 pub(crate) mod files;
 mod index;
-mod record;
-mod segment;
+pub(crate) mod record;
+pub(crate) mod segment;
 mod writer;
 
 #[cfg(test)]
@@ -21,6 +21,7 @@ use parking_lot::RwLock;
 use tokio::sync::oneshot;
 use tricord_model::{Epoch, Seq, ShardId};
 
+use super::ledger::LogEnd;
 use super::{Entry, Error, FsyncMode, Position};
 use files::Files;
 use index::Index;
@@ -62,6 +63,9 @@ pub(crate) struct Trimmed {
     pub(crate) kept_bytes: u64,
 }
 
+/// For each shard the entry up to which it needs nothing of the log itself, and the one up to which the others do not.
+type Asked = HashMap<ShardId, (Option<Seq>, Option<Seq>)>;
+
 /// A log that has been read but takes no writes yet.
 pub(crate) struct Opened {
     config: LogConfig,
@@ -92,6 +96,31 @@ impl Opened {
     /// Bytes of all segments.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.len).sum()
+    }
+
+    /// Refuses a log that ends before where it is known to have reached.
+    pub(crate) fn check_end(&self, reached: LogEnd) -> Result<(), Error> {
+        let last = self.segments.last().map_or(0, |segment| segment.number);
+        let len = self.segments.iter().find(|segment| segment.number == reached.segment);
+        let path = segment::path(&self.config.dir, reached.segment);
+        match len.map(|segment| segment.len) {
+            _ if last < reached.segment => Err(segment::damaged(&path, 0, "the segment is missing")),
+            Some(len) if len < reached.len => {
+                let why = format!("the file ends here, and had {} bytes that were synced", reached.len);
+                Err(segment::damaged(&path, len, &why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The last entry of a shard.
+    pub(crate) fn last(&self, shard: ShardId) -> Seq {
+        self.index.last(shard).seq
+    }
+
+    /// Whether all entries after one are there, and any at all.
+    pub(crate) fn reaches_back_to(&self, shard: ShardId, seq: Seq) -> bool {
+        self.index.places(shard, seq, 1).is_some_and(|places| !places.is_empty())
     }
 
     /// Tells where a shard's log begins when it holds none of its entries any more.
@@ -231,25 +260,45 @@ impl Log {
         done: &dyn Fn(ShardId) -> Option<Seq>,
         wanted: &dyn Fn(ShardId) -> Option<Seq>,
     ) -> Result<Trimmed, Error> {
-        // Asked before the index is locked: who answers may hold a lock under which the index is read.
-        let shards = self.shared.index.read().shards();
-        let asked: HashMap<ShardId, _> =
-            shards.into_iter().map(|shard| (shard, (done(shard), wanted(shard)))).collect();
-        let of = |shard: ShardId| asked.get(&shard).copied().unwrap_or((Some(Seq(0)), None));
+        let asked = self.ask(done, wanted);
         let mut index = self.shared.index.write();
         // Listed under the lock: another trim may have removed some meanwhile.
+        let (removed, trimmed) = self.spare(&index, keep, &asked);
+        if let Some(through) = removed.last() {
+            index.trim(*through);
+            self.shared.remove_segments(&removed)?;
+        }
+        Ok(trimmed)
+    }
+
+    /// What [`Log::trim`] would do.
+    pub(crate) fn would_trim(
+        &self,
+        keep: usize,
+        done: &dyn Fn(ShardId) -> Option<Seq>,
+        wanted: &dyn Fn(ShardId) -> Option<Seq>,
+    ) -> Trimmed {
+        let asked = self.ask(done, wanted);
+        self.spare(&self.shared.index.read(), keep, &asked).1
+    }
+
+    /// Asks before the index is locked: who answers may hold a lock under which the index is read.
+    fn ask(&self, done: &dyn Fn(ShardId) -> Option<Seq>, wanted: &dyn Fn(ShardId) -> Option<Seq>) -> Asked {
+        let shards = self.shared.index.read().shards();
+        shards.into_iter().map(|shard| (shard, (done(shard), wanted(shard)))).collect()
+    }
+
+    /// The segments that may go, and what they come to.
+    fn spare(&self, index: &Index, keep: usize, asked: &Asked) -> (Vec<u64>, Trimmed) {
+        let of = |shard: ShardId| asked.get(&shard).copied().unwrap_or((Some(Seq(0)), None));
         let closed = self.shared.closed_segments();
-        let spare: Vec<u64> =
+        let mut spare: Vec<u64> =
             closed.into_iter().take_while(|segment| index.is_done(*segment, &|shard| of(shard).0)).collect();
         let too_many = spare.len().saturating_sub(keep);
         let sent = spare.iter().take_while(|segment| index.is_done(**segment, &|shard| of(shard).1)).count();
-        let (removed, kept) = spare.split_at(sent.max(too_many));
-        let trimmed = Trimmed { removed: removed.len(), kept_bytes: self.shared.bytes_of(kept) };
-        if let Some(through) = removed.last() {
-            index.trim(*through);
-            self.shared.remove_segments(removed)?;
-        }
-        Ok(trimmed)
+        let kept = spare.split_off(sent.max(too_many));
+        let trimmed = Trimmed { removed: spare.len(), kept_bytes: self.shared.bytes_of(&kept) };
+        (spare, trimmed)
     }
 
     /// Shards that have entries after `done(shard)` in the oldest segment.
@@ -268,6 +317,11 @@ impl Log {
         self.shared.bytes()
     }
 
+    /// Where the log ends; durable only after the next [`Log::sync`].
+    pub(crate) fn end(&self) -> LogEnd {
+        self.shared.end()
+    }
+
     /// Bytes submitted and not yet written.
     pub(crate) fn queued_bytes(&self) -> u64 {
         self.shared.queued_bytes()
@@ -281,6 +335,11 @@ impl Log {
     /// Whether an earlier failure stopped the log.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.shared.failure()
+    }
+
+    /// Whether it takes entries.
+    pub(crate) fn is_open(&self) -> bool {
+        self.failure().is_none() && !self.threads.lock().is_empty()
     }
 
     /// Makes everything submitted durable, then ends the threads.

@@ -119,5 +119,8 @@ pub(crate) fn scan(files: &dyn Files, path: &Path, is_last: bool) -> Result<Scan
 /// been synced, and is damage and not a torn tail.
 fn synced_record_follows(tail: &[u8]) -> bool {
     let places = 1..tail.len().saturating_sub(record::HEADER_BYTES - 1);
-    places.into_iter().any(|at| record::parse(&tail[at..]).is_ok_and(|(record, _)| record.after_sync))
+    places
+        .into_iter()
+        .map(|at| &tail[at..])
+        .any(|rest| record::may_begin(rest) && record::parse(rest).is_ok_and(|(record, _)| record.after_sync))
 }

@@ -15,6 +15,7 @@ use super::files::{Files, LogFile};
 use super::index::{Index, Place};
 use super::segment::{self, MAGIC, Segment};
 use super::{Done, Kind, LogConfig, SharedIndex, Sink, record};
+use crate::storage::ledger::LogEnd;
 use crate::storage::{Entry, Error, FsyncMode, Position};
 
 /// Something to write, and whom to tell.
@@ -145,6 +146,12 @@ impl Shared {
 
     pub(super) fn bytes(&self) -> u64 {
         self.segments.lock().iter().map(|segment| segment.len).sum()
+    }
+
+    /// The last segment and what is written of it.
+    pub(super) fn end(&self) -> LogEnd {
+        let segments = self.segments.lock();
+        segments.last().map_or_else(LogEnd::default, |last| LogEnd { segment: last.number, len: last.len })
     }
 
     /// The segments that are not written to any more, in order.

@@ -93,7 +93,14 @@ impl Reader {
     }
 
     /// The generations of a shard that overlap a range and have something of a kind, oldest window first.
-    fn generations(&self, shard: &Shard, range: Range, has: impl Fn(&Mark) -> bool) -> Vec<(i64, Mark)> {
+    /// What is lost in the range is an error, never less data.
+    fn generations(
+        &self,
+        shard: &Shard,
+        range: Range,
+        has: impl Fn(&Mark) -> bool,
+    ) -> Result<Vec<(i64, Mark)>, Error> {
+        self.inner.damages.check(shard.id, range.from_ms, range.until_ms)?;
         let longest_ms = self.inner.config.window_ms.saturating_mul(MAX_WINDOWS as i64);
         let first = range.from_ms.saturating_sub(longest_ms);
         let overlaps =
@@ -103,7 +110,7 @@ impl Reader {
             let found = marks.iter().filter(|mark| has(mark) && overlaps(*window_ms, mark));
             generations.extend(found.map(|mark| (*window_ms, *mark)));
         }
-        generations
+        Ok(generations)
     }
 
     /// How much time a generation is for, in milliseconds.
@@ -112,6 +119,6 @@ impl Reader {
     }
 
     fn disk(&self, of: (i64, Mark), shard: ShardId) -> Disk<'_> {
-        Disk::new(&self.inner.rocks, &self.inner.cache, of, shard, &self.tenant, &self.bytes)
+        Disk::new(self.inner.on_disk(), &self.inner.cache, of, shard, &self.tenant, &self.bytes)
     }
 }

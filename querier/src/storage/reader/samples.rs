@@ -154,7 +154,7 @@ impl Reader {
         gathered: &mut Gathered,
     ) -> Result<Vec<(i64, Mark)>, Error> {
         let shard = self.read(cell)?;
-        let generations = self.generations(&shard, range, |mark| mark.samples > 0);
+        let generations = self.generations(&shard, range, |mark| mark.samples > 0)?;
         let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return Ok(generations) };
         let windows: Vec<_> = self.windows(&shard.windows, range).collect();
         if windows.is_empty() {
@@ -255,7 +255,7 @@ impl Reader {
                     }
                 }
             }
-            self.generations(&shard, range, |_| true)
+            self.generations(&shard, range, |_| true)?
         };
         for of in generations {
             let disk = self.disk(of, cell.id);

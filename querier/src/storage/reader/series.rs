@@ -42,7 +42,7 @@ impl Reader {
                 {
                     found.entry(series.fingerprint).or_insert_with(|| series.labels.clone());
                 }
-                self.generations(&shard, range, |mark| mark.samples > 0)
+                self.generations(&shard, range, |mark| mark.samples > 0)?
             };
             for of in generations {
                 self.check_cancel()?;
@@ -95,7 +95,7 @@ impl Reader {
                             * overlap(start_ms, window_ms);
                     }
                 }
-                (ids.len(), self.generations(&shard, range, |mark| mark.samples > 0))
+                (ids.len(), self.generations(&shard, range, |mark| mark.samples > 0)?)
             };
             for of in generations {
                 let disk = self.disk(of, cell.id);
@@ -160,7 +160,7 @@ impl Reader {
             self.head_pairs(&shard, only, matchers, range, &mut |name, value| {
                 add(&mut texts, if only.is_some() { value } else { name });
             });
-            let generations = self.generations(&shard, range, |mark| mark.samples > 0);
+            let generations = self.generations(&shard, range, |mark| mark.samples > 0)?;
             disks.extend(generations.into_iter().map(|of| self.disk(of, cell.id)));
         }
         if matchers.is_empty() {

@@ -35,7 +35,7 @@ impl Reader {
                     let spans = parts.filter_map(|part| part.spans.get(&tenant)?.get(id));
                     spans.for_each(|spans| found.extend_from_slice(spans));
                 }
-                self.generations(&shard, range, |mark| mark.spans > 0)
+                self.generations(&shard, range, |mark| mark.spans > 0)?
             };
             for of in generations {
                 self.check_cancel()?;
@@ -105,7 +105,7 @@ impl Reader {
         windows: &mut BTreeMap<i64, Vec<Source<'a>>>,
     ) -> Result<(), Error> {
         let shard = self.read(cell)?;
-        for of in self.generations(&shard, range, |mark| mark.spans > 0) {
+        for of in self.generations(&shard, range, |mark| mark.spans > 0)? {
             if of.1.windows == 1 {
                 windows.entry(of.0).or_default().push(Source::Disk(cell, of, None));
                 continue;

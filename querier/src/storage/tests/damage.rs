@@ -1,7 +1,8 @@
-//! A bit flipped or a file cut, anywhere: it is found when the store is opened or read, what is read is never wrong, and
-//! nothing panics.
+//! A bit flipped, a file cut, removed or an old one in its place, anywhere: it is found when the store is opened or read,
+//! what is read is never wrong and never silently less, and nothing panics.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -10,12 +11,21 @@ use tricord_wire::ErrorKind;
 use super::merges::{DAY, LATER, fill};
 use super::*;
 
-/// Damages tried; `DAMAGES=5000` tries more.
-fn rounds() -> u64 {
-    std::env::var("DAMAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
+/// A window that is over, and some behind it are.
+const OLD: i64 = T0 - 20 * WINDOW;
+
+/// How long damage is tried; `DAMAGE_SECONDS=600` tries more.
+fn budget() -> Duration {
+    let seconds = std::env::var("DAMAGE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(12))
 }
 
-/// A directory with merged windows, others, data in the log alone, and rows.
+/// The first seed; a failing round says its own.
+fn first_round() -> u64 {
+    std::env::var("DAMAGE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// A directory with merged windows, others, data in the log alone, and rows in RocksDB's log and in its files.
 fn directory() -> Node {
     let mut node = Node::with(|config| config.segment_bytes = 2000);
     fill(&node, 0..12);
@@ -26,12 +36,13 @@ fn directory() -> Node {
     let samples = |n| (0..20).map(|at| (DAY + 13 * WINDOW + at, value(n, at))).collect::<Vec<_>>();
     node.write(0, batch((0..2000).map(|n| series("wide", n, &samples(n))).collect()));
     node.store().flush().unwrap();
+    node.store().inner.rocks.flush(keys::STATE).unwrap();
+    node.write(1, batch((0..200).map(|n| series("late", n, &samples(n))).collect()));
+    node.store().flush().unwrap();
     for n in 0..60 {
         let t_ms = DAY + 15 * WINDOW + n * 1000;
         node.write(n as u32 % 2, batch((0..5).map(|i| series("a", i, &[(t_ms, n as f64)])).collect()));
     }
-    // A damaged last entry cannot be told from one that was never acknowledged: this one is not looked at.
-    node.write(2, batch(vec![series("last", 0, &[(NOW, 1.0)])]));
     node.store = None;
     node
 }
@@ -49,28 +60,38 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Flips a bit of some file or cuts it; answers what was done.
+fn named(path: &Path, what: &str) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains(what))
+}
+
+/// Flips a bit of some file, or cuts or removes it; answers what was done.
 fn damage(dir: &Path, rng: &mut StdRng) -> String {
-    // There are many more segments of the log than files of the database.
-    let files = files(&dir.join(["log", "rocks", "rocks", ""][rng.random_range(0..4)]));
+    let mut files = files(dir);
+    // There are many more segments of the log than other files.
+    let kinds = ["LEDGER", "FORMAT", "CURRENT", "MANIFEST", ".log", ".log", ".sst", ".sst", ""];
+    let kind = kinds[rng.random_range(0..kinds.len())];
+    let of_rocks = rng.random_bool(0.6);
+    files.retain(|path| {
+        named(path, kind) && (kind != ".log" || path.starts_with(dir.join("rocks")) == of_rocks)
+    });
     let path = &files[rng.random_range(0..files.len())];
     let mut bytes = std::fs::read(path).unwrap();
-    let at = rng.random_range(0..bytes.len());
-    // What ends too early is not noticed where a crash may leave it so: in segments of the log, and in RocksDB's own log
-    // and list of files.
-    let may_end = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.starts_with("MANIFEST") || name.ends_with(".log")
+    // Ends and beginnings of files are where a cut or a flip is hardest to see.
+    let at = match rng.random_range(0..4) {
+        0 => bytes.len() - 1 - rng.random_range(0..bytes.len().min(40)),
+        _ => rng.random_range(0..bytes.len()),
     };
-    let what = if rng.random_bool(0.3) && !may_end(path) {
-        bytes.truncate(at);
-        "cut"
-    } else {
-        bytes[at] ^= 1 << rng.random_range(0..8);
-        "flipped"
-    };
-    std::fs::write(path, bytes).unwrap();
-    format!("{} {what} at {at}", path.strip_prefix(dir).unwrap().display())
+    let shown = path.strip_prefix(dir).unwrap().display().to_string();
+    match rng.random_range(0..10) {
+        0 => {
+            std::fs::remove_file(path).unwrap();
+            return format!("{shown} removed");
+        }
+        1..4 => bytes.truncate(at),
+        _ => bytes[at] ^= 1 << rng.random_range(0..8),
+    }
+    std::fs::write(path, &bytes).unwrap();
+    format!("{shown} flipped or cut at {at}, {} bytes", bytes.len())
 }
 
 /// What a shard answers.
@@ -91,6 +112,52 @@ fn answer(store: &Arc<Store>, shard: u32) -> Result<Answer, Error> {
     Ok((samples, spans, reader.label_values("instance", &[], i64::MIN, i64::MAX, 0)?))
 }
 
+/// What became of a damaged directory.
+#[derive(Default)]
+struct Outcomes {
+    refused: u64,
+    fenced: u64,
+    harmless: u64,
+    wrong: Vec<String>,
+}
+
+impl Outcomes {
+    /// Opens a damaged directory and reads everything of two shards, twice, with a restart in between.
+    fn look(&mut self, config: &StoreConfig, expected: &[Answer], what: &str) {
+        for round in ["first", "second"] {
+            let store = match Store::open(config.clone(), &|_| {}) {
+                Ok(store) => store,
+                Err(error) => {
+                    let kind = error.kind();
+                    let is_told = matches!(kind, ErrorKind::Corrupt | ErrorKind::Invalid)
+                        || matches!(error, Error::NewerFormat { .. });
+                    if !is_told {
+                        self.wrong.push(format!("{what}: {kind:?}: {error}"));
+                    }
+                    self.refused += 1;
+                    return;
+                }
+            };
+            let mut damaged = false;
+            for (shard, expected) in expected.iter().enumerate() {
+                match answer(&store, shard as u32) {
+                    Ok(found) if found == *expected => {}
+                    Ok(_) => {
+                        self.wrong.push(format!("{what}: shard {shard} answers otherwise, {round} time"))
+                    }
+                    Err(error) if error.kind() == ErrorKind::Corrupt => damaged = true,
+                    Err(error) => self.wrong.push(format!("{what}: {:?}: {error}", error.kind())),
+                }
+            }
+            match damaged {
+                true if store.stats().damage_found == 0 => self.wrong.push(format!("{what}: is not counted")),
+                true => self.fenced += 1,
+                false => self.harmless += 1,
+            }
+        }
+    }
+}
+
 #[test]
 fn damage_is_found_and_never_read() {
     let mut node = directory();
@@ -100,35 +167,141 @@ fn damage_is_found_and_never_read() {
     let expected: Vec<Answer> = (0..2).map(|shard| answer(node.store(), shard).unwrap()).collect();
     assert!(expected.iter().all(|(samples, spans, _)| samples.len() >= 5 && *spans > 10));
     node.store = None;
-    let (mut refused, mut fenced, mut wrong) = (0, 0, Vec::new());
-    for round in 0..rounds() {
+    let mut outcomes = Outcomes::default();
+    let (started, mut round) = (Instant::now(), first_round());
+    while started.elapsed() < budget() {
         let mut rng = StdRng::seed_from_u64(round);
         let dir = tempfile::tempdir().unwrap();
         let config = StoreConfig { dir: dir.path().join("store"), ..node.config.clone() };
         super::crash::copy(undamaged.path(), &config.dir);
-        let what = damage(&config.dir, &mut rng);
-        let store = match Store::open(config, &|_| {}) {
-            Ok(store) => store,
-            Err(error) => {
-                let kind = error.kind();
-                let is_told = matches!(kind, ErrorKind::Corrupt | ErrorKind::Invalid)
-                    || matches!(error, Error::NewerFormat { .. });
-                if !is_told {
-                    wrong.push(format!("round {round}, {what}: {kind:?}: {error}"));
-                }
-                refused += 1;
-                continue;
-            }
-        };
-        for (shard, expected) in expected.iter().enumerate() {
-            match answer(&store, shard as u32) {
-                Ok(found) if found == *expected => {}
-                Ok(_) => wrong.push(format!("round {round}, {what}: shard {shard} answers otherwise")),
-                Err(error) if error.kind() == ErrorKind::Corrupt => fenced += 1,
-                Err(error) => wrong.push(format!("round {round}, {what}: {:?}: {error}", error.kind())),
-            }
-        }
+        let what = format!("DAMAGE_SEED={round}, {}", damage(&config.dir, &mut rng));
+        outcomes.look(&config, &expected, &what);
+        round += 1;
     }
-    assert!(wrong.is_empty(), "{} of {} rounds:\n{}", wrong.len(), rounds(), wrong.join("\n"));
-    assert!(refused > 0 && fenced > 0, "{refused} refused, {fenced} fenced");
+    let Outcomes { refused, fenced, harmless, wrong } = outcomes;
+    assert!(wrong.is_empty(), "{} of {round} rounds:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(refused > 0 && fenced > 0 && harmless > 0, "{refused} refused, {fenced} fenced, {harmless} fine");
+}
+
+/// RocksDB as it was before windows were written out, in the place of what it is: it opens, and lacks them.
+#[test]
+fn windows_that_rocksdb_forgets_are_fenced_and_the_rest_serves() {
+    let mut node = Node::new();
+    for n in 0..3 {
+        node.write(0, batch(vec![series("a", 1, &[(OLD + n * WINDOW, 1.0)])]));
+    }
+    node.write(1, batch(vec![series("b", 1, &[(OLD, 1.0)])]));
+    node.store().flush().unwrap();
+    node.reopen();
+    let rocks = node.config.dir.join("rocks");
+    let lists = || files(&rocks).into_iter().filter(|path| named(path, "MANIFEST") || named(path, "CURRENT"));
+    let before: Vec<_> = lists().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    node.write(0, batch(vec![series("a", 1, &[(OLD + 10 * WINDOW, 5.0)])]));
+    node.store().flush().unwrap();
+    node.store = None;
+    lists().for_each(|path| std::fs::remove_file(path).unwrap());
+    before.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+    for _ in 0..3 {
+        node.open().unwrap();
+        let store = node.store();
+        let read = |shard, from: i64, until: i64| {
+            let reader = store.reader(&[ShardId(shard)], &Tenant::default(), i64::MIN);
+            reader.select(&[], from - 1, until, u64::MAX)
+        };
+        let error = read(0, OLD, OLD + 10 * WINDOW).unwrap_err();
+        let Error::Damaged { shard, from, .. } = &error else { panic!("{error}") };
+        assert_eq!(
+            (*shard, from.as_str()),
+            (ShardId(0), crate::storage::damage::time(OLD + 10 * WINDOW).as_str())
+        );
+        assert_eq!(read(0, OLD, OLD + 10 * WINDOW - 1).unwrap()[0].1.len(), 3, "other windows answer");
+        assert_eq!(read(1, OLD, OLD + 10 * WINDOW).unwrap().len(), 1, "other shards answer");
+        let stats = store.stats();
+        assert_eq!((stats.damaged_windows, stats.damaged_shards), (1, 1));
+        assert!(store.snapshot(ShardId(0)).is_err(), "no replica may be made of what is not whole");
+        // Writing goes on, into the very window too, which stays fenced.
+        node.write(0, batch(vec![series("a", 1, &[(OLD + 10 * WINDOW + 1, 6.0)])]));
+        store.flush().unwrap();
+        store.merge(T0 + 1000 * WINDOW, true, &|_| true).unwrap();
+        assert!(read(0, OLD + 10 * WINDOW, OLD + 11 * WINDOW).is_err());
+        node.store = None;
+    }
+    let lost = files(&node.config.dir.join("lost"));
+    assert!(lost.iter().any(|path| named(path, ".sst")), "what RocksDB would have removed is kept: {lost:?}");
+    // Past retention there is nothing to miss.
+    node.config.retention_ms = Some(WINDOW);
+    node.open().unwrap();
+    node.store().maintain(T0 + 10_000 * WINDOW).unwrap();
+    node.reopen();
+    assert_eq!((node.store().stats().damaged_windows, node.all().len()), (0, 0));
+}
+
+#[test]
+fn a_sorted_file_that_is_gone_fences_its_window() {
+    let mut node = Node::new();
+    for n in 0..4 {
+        node.write(0, batch(vec![series("a", 1, &[(OLD + n * WINDOW, 1.0)])]));
+        node.store().flush().unwrap();
+    }
+    let newest = node.store().inner.rocks.paths(keys::DATA).unwrap().remove(0).0;
+    node.store = None;
+    std::fs::remove_file(newest).unwrap();
+    node.open().unwrap();
+    let reader = node.reader();
+    let read = |until: i64| reader.select(&[], OLD - 1, until, u64::MAX);
+    assert!(read(OLD + 3 * WINDOW).unwrap_err().is_damage());
+    assert_eq!(read(OLD + 3 * WINDOW - 1).unwrap()[0].1.len(), 3);
+    node.write(0, batch(vec![series("a", 1, &[(OLD + 9 * WINDOW, 1.0)])]));
+    node.store().flush().unwrap();
+    drop(reader);
+    node.reopen();
+    assert_eq!(node.reader().select(&[], OLD + 9 * WINDOW - 1, i64::MAX - 1, 9).unwrap().len(), 1);
+    assert!(node.reader().select(&[], i64::MIN, i64::MAX - 1, 9).unwrap_err().is_damage());
+}
+
+#[test]
+fn a_log_that_ends_too_early_and_files_that_are_gone_are_refused() {
+    let mut node = Node::with(|config| config.segment_bytes = 500);
+    for n in 0..40 {
+        node.write(n as u32 % 2, batch(vec![series("a", 1, &[(OLD + n, 1.0)])]));
+    }
+    node.store = None;
+    let undamaged = tempfile::tempdir().unwrap();
+    super::crash::copy(&node.config.dir, undamaged.path());
+    let refused = |change: &dyn Fn(&Path)| {
+        let dir = tempfile::tempdir().unwrap();
+        super::crash::copy(undamaged.path(), dir.path());
+        change(dir.path());
+        let config = StoreConfig { dir: dir.path().to_owned(), ..node.config.clone() };
+        let error = Store::open(config, &|_| {}).err().expect("it is refused");
+        assert!(error.is_damage(), "{error}");
+        error.to_string()
+    };
+    let segments = |dir: &Path| files(&dir.join("log"));
+    let text = refused(&|dir| std::fs::remove_file(segments(dir).last().unwrap()).unwrap());
+    assert!(text.contains("the segment is missing"), "{text}");
+    // At the border of a record, where nothing looks torn.
+    let text = refused(&|dir| {
+        let path = segments(dir).pop().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(path, &bytes[..8]).unwrap();
+    });
+    assert!(text.contains("that were synced") || text.contains("had been stored"), "{text}");
+    for name in ["rocks/CURRENT", "FORMAT"] {
+        let text = refused(&|dir| std::fs::remove_file(dir.join(name)).unwrap());
+        assert!(text.contains("is missing"), "{text}");
+    }
+    // Without the ledger what is there is served, and it is written again.
+    std::fs::remove_file(node.config.dir.join("LEDGER")).unwrap();
+    node.open().unwrap();
+    assert_eq!(node.select(&[]).iter().map(|(_, points)| points.len()).sum::<usize>(), 40);
+    assert!(node.config.dir.join("LEDGER").exists() && node.store().stats().damage_found == 1);
+    // A directory of a build that had none gets one.
+    node.store = None;
+    std::fs::remove_file(node.config.dir.join("LEDGER")).unwrap();
+    std::fs::write(node.config.dir.join("FORMAT"), "format=2\nwindow_ms=1800000\n").unwrap();
+    node.open().unwrap();
+    assert!(node.config.dir.join("LEDGER").exists() && node.store().stats().damage_found == 0);
+    let format = std::fs::read_to_string(node.config.dir.join("FORMAT")).unwrap();
+    assert!(format.starts_with("format=3\n") && node.all().len() == 1, "{format}");
 }
