@@ -57,6 +57,7 @@ pub(crate) fn command() -> Command {
     root.subcommand(local_cluster())
         .subcommand(cluster(&settings))
         .subcommand(query())
+        .subcommand(check())
         .subcommand(with_settings(print, &settings, "all"))
 }
 
@@ -234,6 +235,23 @@ fn cluster(settings: &[Setting]) -> Command {
                         .help("Drain even where shards are then left with fewer copies than --replicas"),
                 )
                 .arg(timeout()),
+        )
+}
+
+fn check() -> Command {
+    Command::new("check")
+        .about("Looks at all that a data node has stored, while it is stopped, and says what is damaged")
+        .arg(
+            Arg::new("dir")
+                .value_name("DIR")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("The data directory (--data-dir)"),
+        )
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("For machines"))
+        .after_help(
+            "Nothing is written. Ends with 0 where nothing is damaged, 1 where something is, 2 where the directory cannot \
+             be looked at.\n\nExamples:\n  tricord check ./tricord-data\n  tricord check --json /srv/tricord",
         )
 }
 

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+/// The file that a process locks.
+pub(crate) const LOCK: &str = "LOCK";
+
 /// Keeps other processes out of a data directory until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -16,7 +19,7 @@ pub(crate) struct Lock {
 pub(crate) fn lock(dir: &Path) -> Result<Lock> {
     let shown = dir.display();
     std::fs::create_dir_all(dir).with_context(|| explain(dir, "cannot make"))?;
-    let path = dir.join("LOCK");
+    let path = dir.join(LOCK);
     let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let mut file = opened.map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
@@ -55,7 +58,7 @@ pub(crate) fn lock(dir: &Path) -> Result<Lock> {
 
 /// The process that holds a data directory, if one does.
 pub(crate) fn holder(dir: &Path) -> Option<i32> {
-    let mut file = File::open(dir.join("LOCK")).ok()?;
+    let mut file = File::open(dir.join(LOCK)).ok()?;
     if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
         return None;
     }

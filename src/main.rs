@@ -2,6 +2,7 @@
 //! This package alone reads files and the environment, and alone knows all roles.
 
 mod banner;
+mod check;
 mod cli;
 mod cluster;
 mod data_dir;
@@ -32,6 +33,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     use_small_pages();
     let matches = cli::command().get_matches();
+    if let Some(("check", matches)) = matches.subcommand() {
+        return check::run(matches);
+    }
     match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
