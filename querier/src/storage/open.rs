@@ -272,6 +272,18 @@ impl Inner {
 
     /// Removes a shard's windows from the disk, with what merges have replaced of them.
     fn erase_windows(&self, shard: ShardId) -> Result<(), Error> {
+        if self.damages.counts().found > 0 {
+            for family in [keys::INDEX, keys::DATA] {
+                let dropped = self.rocks.drop_broken(family)?;
+                if !dropped.is_empty() {
+                    tracing::warn!(
+                        family,
+                        files = dropped.join(", "),
+                        "sorted files that are gone are given up"
+                    );
+                }
+            }
+        }
         let mut batch = self.rocks.batch();
         let windows: Vec<(i64, u32)> =
             self.generations.lock().iter().map(|(window_ms, highest)| (*window_ms, *highest)).collect();

@@ -223,6 +223,27 @@ impl Rocks {
         Ok(own.into_iter().map(|file| (path(&file.name), file.size as u64)).collect())
     }
 
+    /// Lets go of the files of a family that are not there any more, or not whole: what was in them is gone, and each read
+    /// nearby would fail. Answers their names.
+    ///
+    /// # Errors
+    /// [`Error`] when the disk fails.
+    pub fn drop_broken(&self, family: &str) -> Result<Vec<String>, Error> {
+        let files = self.wrap(self.db.live_files())?;
+        let handle = self.family(family)?;
+        let mut dropped = Vec::new();
+        for file in files.into_iter().filter(|file| file.column_family_name == family) {
+            let name = file.name.trim_start_matches('/').to_owned();
+            let is_whole =
+                std::fs::metadata(self.path.join(&name)).is_ok_and(|found| found.len() == file.size as u64);
+            if let (false, Some(first), Some(last)) = (is_whole, file.start_key, file.end_key) {
+                self.wrap(self.db.delete_file_in_range_cf(handle, first, last))?;
+                dropped.push(name);
+            }
+        }
+        Ok(dropped)
+    }
+
     /// Path and first key of each file of a family.
     ///
     /// # Errors

@@ -5,6 +5,9 @@ use rocksdb::{
     WriteBufferManager,
 };
 
+/// Small files that may wait for compaction where it may be held up by damage.
+const MANY_FILES: i32 = 1000;
+
 /// A column family: fixed at the time of writing the code, never one per tenant, shard or window.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
@@ -103,6 +106,13 @@ fn family_options(family: &Family, cache: &Cache, options: &Options) -> rocksdb:
     own.set_write_buffer_size((options.write_buffer_bytes / 2).max(1 << 20));
     own.set_target_file_size_base(64 << 20);
     own.set_level_compaction_dynamic_level_bytes(true);
+    if options.tolerant {
+        // What compaction cannot read it tries again and again: writes must not wait for it.
+        own.set_level_zero_slowdown_writes_trigger(MANY_FILES);
+        own.set_level_zero_stop_writes_trigger(2 * MANY_FILES);
+        own.set_soft_pending_compaction_bytes_limit(0);
+        own.set_hard_pending_compaction_bytes_limit(0);
+    }
     own.set_compression_type(if family.compress { DBCompressionType::Zstd } else { DBCompressionType::None });
     own
 }

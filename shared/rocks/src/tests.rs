@@ -12,14 +12,16 @@ fn open(path: &Path) -> Rocks {
 }
 
 fn keys(rocks: &Rocks, family: &str) -> Vec<Vec<u8>> {
+    keys_of(rocks, family).unwrap()
+}
+
+fn keys_of(rocks: &Rocks, family: &str) -> Result<Vec<Vec<u8>>, Error> {
     let mut found = Vec::new();
-    rocks
-        .scan::<Error>(family, b"", b"\xff", &mut |key, _| {
-            found.push(key.to_vec());
-            Ok(true)
-        })
-        .unwrap();
-    found
+    rocks.scan::<Error>(family, b"", b"\xff", &mut |key, _| {
+        found.push(key.to_vec());
+        Ok(true)
+    })?;
+    Ok(found)
 }
 
 #[test]
@@ -131,4 +133,8 @@ fn a_file_that_is_gone_costs_only_its_keys() {
         }
         assert_eq!(seen, [Ok(vec![0, 1]), Ok(vec![1, 1]), Err(true), Ok(vec![3, 1])]);
     }
+    let rocks = Rocks::open(&dir.path().join("db"), &options).unwrap();
+    assert!(keys_of(&rocks, "plain").is_err());
+    assert_eq!(rocks.drop_broken("plain").unwrap().len(), 1);
+    assert_eq!(keys_of(&rocks, "plain").unwrap(), [vec![0, 1], vec![1, 1], vec![3, 1]]);
 }
