@@ -6,6 +6,7 @@ mod configure;
 mod hosted;
 mod propose;
 mod receive;
+mod renew;
 mod send;
 mod snapshot;
 #[cfg(test)]
@@ -53,6 +54,8 @@ pub(crate) struct Replicas {
     log_failed: AtomicBool,
     /// Releases that are on their way.
     releasing: AtomicUsize,
+    /// Whether the node stops, and leaves all its shards.
+    stopping: AtomicBool,
     shutdown: Shutdown,
 }
 
@@ -94,6 +97,7 @@ impl Replicas {
             told_unanswered: Seldom::every(Duration::from_secs(10)),
             log_failed: AtomicBool::new(false),
             releasing: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
             shutdown: parts.shutdown,
         });
         for shard in replicas.store.shards() {
@@ -101,6 +105,7 @@ impl Replicas {
         }
         tokio::spawn(replicas.clone().follow_map());
         tokio::spawn(replicas.clone().drive());
+        tokio::spawn(replicas.clone().renew_damaged());
         replicas
     }
 
@@ -194,6 +199,7 @@ impl Replicas {
     /// Lets the other replicas go on without this node, as far as that is possible in time: they lead the shards that it
     /// leads, and do not wait for it to store entries.
     pub(crate) async fn hand_over(self: &Arc<Self>) {
+        self.stopping.store(true, Ordering::Release);
         let all = self.all();
         let led = |hosted: &&Arc<Hosted>| hosted.peek(Shard::is_resigning);
         for hosted in &all {

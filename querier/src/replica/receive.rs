@@ -66,12 +66,14 @@ impl Replicas {
         entries: Vec<pb::LogEntry>,
     ) -> Result<Ack, storage::Error> {
         let turn = hosted.turn.lock().await;
+        self.withhold(hosted, message.epoch)?;
         loop {
             match self.machine(hosted, |machine, _| machine.receive(from, &message)) {
                 Verdict::StoreEpoch => self.store_epoch(hosted, message.epoch, None).await?,
                 Verdict::Answer(ack) => return Ok(ack),
                 Verdict::Cut(after) => self.cut(hosted, after).await?,
                 Verdict::Append(skip) => {
+                    self.make_room(hosted).await?;
                     let new = message.entries.get(skip..).unwrap_or_default();
                     let payloads = entries.into_iter().skip(skip).map(|entry| entry.payload);
                     let entry_of = |(place, payload): (&Position, _)| Entry {

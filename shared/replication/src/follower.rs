@@ -29,6 +29,11 @@ impl Follower {
         }
     }
 
+    /// Whether no message of the epoch was taken yet.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.verified == Seq(0) && !self.reconciled
+    }
+
     pub(crate) fn may_read(&self, now_ms: u64) -> bool {
         self.reconciled && now_ms < self.read_until_ms
     }

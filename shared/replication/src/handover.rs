@@ -42,6 +42,23 @@ impl Shard {
         self.resigning = true;
     }
 
+    /// Takes [`Shard::resign`] back, unless the log has failed.
+    pub fn stay(&mut self) {
+        self.resigning = self.log_failed;
+    }
+
+    /// Whether this replica may throw away what it holds, and tell it with [`Shard::installed`] of the default position:
+    /// it joins, and has stored nothing under this epoch yet, so nobody counts on what it had.
+    #[must_use]
+    pub fn may_begin_anew(&self) -> bool {
+        let joins = self.view.joining.contains(&self.node) && !self.view.in_sync.contains(&self.node);
+        let untouched = match &self.role {
+            Role::Follower(follower) => follower.epoch == self.stored_epoch && follower.is_untouched(),
+            Role::Idle | Role::Primary(_) => false,
+        };
+        joins && untouched && self.view.epoch == self.stored_epoch
+    }
+
     /// Notes that the log takes no more entries until the process starts again: nothing is written from here on, and
     /// another replica is to lead.
     pub fn log_failed(&mut self) {
