@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a story that cannot go on ends here")]
 
 mod debian_prometheus;
+mod deletes;
 mod differential;
 mod failover;
 mod faults;

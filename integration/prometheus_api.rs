@@ -96,7 +96,7 @@ async fn a_bound_that_a_data_node_finds_is_named() -> Result<()> {
 }
 
 /// One of the numbers of `/metrics`, summed over its labels.
-async fn metric(client: &Client, name: &str) -> Result<f64> {
+pub(crate) async fn metric(client: &Client, name: &str) -> Result<f64> {
     let text = client.get("/metrics", &[]).await?.success()?.text();
     let lines =
         text.lines().filter(|line| line.strip_prefix(name).is_some_and(|r| r.starts_with([' ', '{'])));

@@ -107,6 +107,10 @@ impl DataNode for FakeNode {
         Ok(pb::WriteResponse { shards: request.shards.iter().map(answer).collect() })
     }
 
+    async fn delete(&self, _: pb::DeleteRequest) -> Result<pb::WriteResponse, WireError> {
+        no()
+    }
+
     async fn replicate(&self, _: pb::ReplicateRequest) -> Result<pb::ReplicateResponse, WireError> {
         no()
     }

@@ -45,6 +45,8 @@ pub struct Config {
     pub delayed_name_removal: bool,
     /// Whether start timestamps of samples are used to find counter resets.
     pub start_timestamps: bool,
+    /// Whether series can be deleted: POST /api/v1/admin/tsdb/delete_series and …/clean_tombstones.
+    pub enable_admin_api: bool,
 }
 
 impl Default for Config {
@@ -66,6 +68,7 @@ impl Default for Config {
             experimental_functions: true,
             delayed_name_removal: false,
             start_timestamps: false,
+            enable_admin_api: false,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod api;
 mod config;
+mod delete;
 mod error;
 pub mod merge;
 mod metrics;

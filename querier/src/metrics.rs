@@ -177,6 +177,11 @@ impl Collector for StoreCollector {
                 "Shards with damaged windows, or damaged as a whole",
                 stats.damaged_shards,
             ),
+            (
+                "tricord_querier_tombstones",
+                "Deletes that may hide samples on disk, over all shards",
+                stats.tombstones,
+            ),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -204,6 +209,11 @@ impl Collector for StoreCollector {
                 "tricord_querier_damage_found",
                 "Times that stored data turned out to be damaged",
                 stats.damage_found,
+            ),
+            (
+                "tricord_querier_deleted_samples",
+                "Samples that deletes have removed from memory or disk",
+                stats.deleted_samples,
             ),
         ];
         for (name, help, value) in counters {

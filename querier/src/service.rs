@@ -18,13 +18,17 @@ use crate::exec::{Task, too_many_bytes, work_off};
 use crate::maintain::now_ms;
 use crate::metrics::Metrics;
 use crate::replica::Replicas;
-use crate::storage::MergeReport;
+use crate::storage::{self, CleanReport, MergeReport, Store};
 use crate::write::Writer;
 
 /// Bytes of a partial per message.
 const CHUNK_BYTES: usize = 1 << 20;
 /// How long a fragment may run when its caller names no limit.
 const MAX_QUERY_TIME: Duration = Duration::from_secs(120);
+
+/// How long cleaning tries again while deletes are left, and after which wait.
+const MAX_CLEAN_WAIT: Duration = Duration::from_secs(20);
+const CLEAN_AGAIN: Duration = Duration::from_millis(100);
 
 /// A data node.
 pub(crate) struct Service {
@@ -56,6 +60,13 @@ impl DataNode for Service {
         self.writer.write(request).await
     }
 
+    async fn delete(&self, request: pb::DeleteRequest) -> Result<pb::WriteResponse, Error> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Unavailable, "this data node is shutting down"));
+        }
+        self.writer.delete(request).await
+    }
+
     async fn replicate(&self, request: pb::ReplicateRequest) -> Result<pb::ReplicateResponse, Error> {
         self.replicas.replicate(request).await
     }
@@ -83,23 +94,16 @@ impl DataNode for Service {
     }
 
     async fn flush(&self, request: pb::FlushRequest) -> Result<pb::FlushResponse, Error> {
-        let (store, draining) = (self.replicas.store.clone(), self.draining.clone());
-        let work = move || -> Result<_, crate::storage::Error> {
-            let flushed = store.flush()?;
-            let goes_on = |_| !draining.load(Ordering::Relaxed);
-            let merged = match request.merge {
-                true => store.merge(now_ms(), true, &goes_on)?,
-                false => MergeReport::default(),
-            };
-            Ok((flushed, merged))
-        };
-        let (flushed, merged) = blocking(work).await?;
-        Ok(pb::FlushResponse {
-            windows: flushed.windows,
-            bytes: flushed.bytes,
-            merged: merged.windows,
-            merged_bytes: merged.bytes,
-        })
+        let started = Instant::now();
+        loop {
+            let (store, draining) = (self.replicas.store.clone(), self.draining.clone());
+            let answer = blocking(move || flush(&store, request, &draining)).await?;
+            // A follower learns a little later that an entry is committed, and writes out nothing before.
+            if answer.deletes_left == 0 || started.elapsed() > MAX_CLEAN_WAIT {
+                return Ok(answer);
+            }
+            tokio::time::sleep(CLEAN_AGAIN).await;
+        }
     }
 
     async fn status(&self, _request: pb::NodeStatusRequest) -> Result<pb::NodeStatusResponse, Error> {
@@ -150,6 +154,38 @@ impl Service {
     fn check_readable(&self, shards: &[(ShardId, Epoch)]) -> Result<(), Error> {
         shards.iter().try_for_each(|(shard, epoch)| self.replicas.readable(*shard, *epoch))
     }
+}
+
+/// Writes out what is in memory, and merges and cleans where that is asked for.
+fn flush(
+    store: &Store,
+    request: pb::FlushRequest,
+    draining: &AtomicBool,
+) -> Result<pb::FlushResponse, storage::Error> {
+    let flushed = store.flush()?;
+    let goes_on = |_| !draining.load(Ordering::Relaxed);
+    let merged = match request.merge {
+        true => store.merge(now_ms(), true, &goes_on)?,
+        false => MergeReport::default(),
+    };
+    let cleaned = match request.clean {
+        true => store.clean(&goes_on)?,
+        false => CleanReport::default(),
+    };
+    if cleaned.windows > 0 {
+        tracing::info!(
+            windows = cleaned.windows,
+            bytes = cleaned.bytes,
+            "what was deleted is removed from disk"
+        );
+    }
+    Ok(pb::FlushResponse {
+        windows: flushed.windows,
+        bytes: flushed.bytes,
+        merged: merged.windows,
+        merged_bytes: merged.bytes,
+        deletes_left: cleaned.left,
+    })
 }
 
 fn encode(partial: &Partial, max_bytes: u64, compress: bool) -> Result<Bytes, Error> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
-use tricord_model::{BatchView, Epoch, Seq, ShardId, Tenant};
+use tricord_model::codec::Reader;
+use tricord_model::{BatchView, Deletion, Epoch, Seq, ShardId, Tenant};
 use tricord_replication::{Refusal, Shard};
 use tricord_runtime::{MemoryBudget, Metrics as Registry, Pool, Reservation};
 use tricord_wire::proto::datanode as pb;
@@ -15,7 +16,7 @@ use tricord_wire::{Error, ErrorKind};
 use crate::Config;
 use crate::metrics::Metrics;
 use crate::replica::{Acknowledged, Hosted, Replicas};
-use crate::storage::{self, Counts, Entry, Store};
+use crate::storage::{self, Counts, Entry, Judged, Store};
 
 /// What is written on the way takes about so many times the room of a batch.
 const DECODED_FACTOR: u64 = 2;
@@ -85,16 +86,46 @@ impl Writer {
             .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
         let bytes: u64 = request.shards.iter().map(|part| part.batch.len() as u64).sum();
         self.metrics.write_bytes.observe(bytes as f64);
-        let (permit, reservation) = self.admit(bytes)?;
-        let asked = Duration::from_millis(request.timeout_ms);
-        let deadline = started + if asked.is_zero() { self.limit } else { asked.min(self.limit) };
         let shards: Vec<u32> = request.shards.iter().map(|part| part.shard).collect();
-        let held = Arc::new((permit, reservation));
-        let job = Request { replicas: self.replicas.clone(), tenant, held, runtime: Handle::current() };
+        let job = self.admit(tenant, bytes)?;
+        let judge = move || request.shards.into_iter().map(|part| job.start(part)).collect();
+        let answer = self.answer(shards, judge, started, request.timeout_ms).await;
+        self.metrics.write_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(answer)
+    }
+
+    /// Deletes from shards; each has its own outcome.
+    pub(crate) async fn delete(&self, request: pb::DeleteRequest) -> Result<pb::WriteResponse, Error> {
+        let started = Instant::now();
+        self.replicas.check_meant(&request.cluster_id, 0)?;
+        let invalid = |error: &dyn std::fmt::Display| Error::new(ErrorKind::Invalid, error.to_string());
+        let tenant = Tenant::new(&request.tenant).map_err(|error| invalid(&error))?;
+        if request.deletion.len() > Deletion::MAX_BYTES {
+            return Err(invalid(&format!("a deletion takes more than {} bytes", Deletion::MAX_BYTES)));
+        }
+        let deletion = Deletion::decode(&mut Reader::new(&request.deletion));
+        let deletion = deletion.map_err(|error| invalid(&format_args!("cannot read a deletion: {error}")))?;
+        let shards: Vec<u32> = request.shards.iter().map(|of| of.shard).collect();
+        let job = self.admit(tenant, request.deletion.len() as u64)?;
+        let judge = move || request.shards.into_iter().map(|of| job.start_delete(of, &deletion)).collect();
+        Ok(self.answer(shards, judge, started, request.timeout_ms).await)
+    }
+
+    /// Judges a request's parts, and waits until each is acknowledged.
+    async fn answer(
+        &self,
+        shards: Vec<u32>,
+        judge: impl FnOnce() -> Vec<Started> + Send + 'static,
+        started: Instant,
+        timeout_ms: u64,
+    ) -> pb::WriteResponse {
+        let asked = Duration::from_millis(timeout_ms);
+        let deadline = started + if asked.is_zero() { self.limit } else { asked.min(self.limit) };
+        let replicas = self.replicas.clone();
         // Once begun it goes on when the caller goes away: what the log has taken is noted all the same.
         let judge = move || {
-            let _wake = WakeLog(&job.replicas.store);
-            request.shards.into_iter().map(|part| job.start(part)).collect::<Vec<Started>>()
+            let _wake = WakeLog(&replicas.store);
+            judge()
         };
         let parts = self.pool.run(judge).await;
         let mut results = Vec::with_capacity(parts.len());
@@ -102,18 +133,18 @@ impl Writer {
             let outcome = self.finish(part, deadline).await;
             results.push(self.result(shard, outcome));
         }
-        self.metrics.write_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(pb::WriteResponse { shards: results })
+        pb::WriteResponse { shards: results }
     }
 
-    fn admit(&self, bytes: u64) -> Result<(OwnedSemaphorePermit, Reservation), Error> {
+    fn admit(&self, tenant: Tenant, bytes: u64) -> Result<Request, Error> {
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
             Error::overloaded("too many writes at once on this data node: come back shortly", COME_BACK)
         })?;
         let reservation = self.memory.try_reserve(bytes.saturating_mul(DECODED_FACTOR)).ok_or_else(|| {
             Error::overloaded("this data node is at its memory bound: come back shortly", COME_BACK)
         })?;
-        Ok((permit, reservation))
+        let held = Arc::new((permit, reservation));
+        Ok(Request { replicas: self.replicas.clone(), tenant, held, runtime: Handle::current() })
     }
 
     /// Waits until a part is acknowledged.
@@ -175,34 +206,70 @@ impl Request {
     }
 
     fn try_start(&self, part: pb::ShardWrite) -> Result<Started, Error> {
-        let replicas = &self.replicas;
         let (shard, epoch) = (ShardId(part.shard), Epoch(part.epoch));
-        let hosted = replicas
-            .shard(shard)
-            .ok_or_else(|| Error::new(ErrorKind::NotServing, format!("shard {shard} is not on this node")))?;
-        let writable =
-            |machine: &Shard| machine.writable(replicas.now_ms(), epoch).map_err(|why| refused(shard, why));
-        hosted.peek(writable)?;
+        let hosted = self.writable(shard, epoch)?;
         let batch = BatchView::read(&part.batch)
             .map_err(|error| Error::new(ErrorKind::Invalid, format!("cannot read a batch: {error}")))?;
+        let store = &self.replicas.store;
+        self.append(&hosted, epoch, || store.judge(shard, &self.tenant, batch, wall_clock_ms()))
+    }
+
+    /// Judges a delete for one shard and appends it, unless the shard has no such series.
+    fn start_delete(&self, of: pb::ShardEpoch, deletion: &Deletion) -> Started {
+        let (shard, epoch) = (ShardId(of.shard), Epoch(of.epoch));
+        let start = || {
+            let hosted = self.writable(shard, epoch)?;
+            let store = &self.replicas.store;
+            let has_any = store.reader(&[shard], &self.tenant, i64::MIN).has_any(deletion)?;
+            // Another primary may have taken writes while this one looked.
+            self.writable(shard, epoch)?;
+            match has_any {
+                true => self.append(&hosted, epoch, || store.judge_delete(shard, &self.tenant, deletion)),
+                false => Ok(Started::Empty(Counts::default())),
+            }
+        };
+        start().unwrap_or_else(Started::Failed)
+    }
+
+    /// The shard, if it takes writes here.
+    fn writable(&self, shard: ShardId, epoch: Epoch) -> Result<Arc<Hosted>, Error> {
+        let gone = || Error::new(ErrorKind::NotServing, format!("shard {shard} is not on this node"));
+        let hosted = self.replicas.shard(shard).ok_or_else(gone)?;
+        self.check_writable(&hosted, epoch)?;
+        Ok(hosted)
+    }
+
+    fn check_writable(&self, hosted: &Hosted, epoch: Epoch) -> Result<(), Error> {
+        let now_ms = self.replicas.now_ms();
+        hosted.peek(|machine: &Shard| machine.writable(now_ms, epoch).map_err(|why| refused(hosted.id, why)))
+    }
+
+    /// Judges an entry in the shard's order and appends it.
+    fn append(
+        &self,
+        hosted: &Arc<Hosted>,
+        epoch: Epoch,
+        judge: impl FnOnce() -> Result<Judged, storage::Error>,
+    ) -> Result<Started, Error> {
+        let replicas = &self.replicas;
         let order = hosted.order.lock();
         // Again, since the role may have changed while this thread waited; it cannot while the order is held.
-        hosted.peek(writable)?;
-        let judged = replicas.store.judge(shard, &self.tenant, batch, wall_clock_ms())?;
+        self.check_writable(hosted, epoch)?;
+        let judged = judge()?;
         if judged.is_empty {
             return Ok(Started::Empty(judged.counts));
         }
         let tenure = hosted.acknowledged.borrow().tenure;
         let payload = judged.payload;
-        let seq = replicas.with(&hosted, |state, now_ms| {
+        let seq = replicas.with(hosted, |state, now_ms| {
             let place = state.machine.append(now_ms);
-            let entry = Entry { shard, seq: place.seq, epoch: place.epoch, payload };
+            let entry = Entry { shard: hosted.id, seq: place.seq, epoch: place.epoch, payload };
             state.tail.push(entry.clone());
-            replicas.store.append_later(vec![entry], self.note_durable(&hosted, place.seq));
+            replicas.store.append_later(vec![entry], self.note_durable(hosted, place.seq));
             place.seq
         });
         drop(order);
-        Ok(Started::Appended(Appended { hosted, seq, tenure, counts: judged.counts }))
+        Ok(Started::Appended(Appended { hosted: Arc::clone(hosted), seq, tenure, counts: judged.counts }))
     }
 
     /// Tells a shard's machine that an entry is durable, whether or not the caller still waits.

@@ -78,7 +78,8 @@ impl Asked {
         let tenant = tenant_of(&parts.headers)?;
         let in_uri = parts.uri.query().unwrap_or_default().as_bytes();
         let kind = header_text(&parts.headers, header::CONTENT_TYPE.as_str());
-        let is_form = parts.method == Method::POST && kind.starts_with("application/x-www-form-urlencoded");
+        let has_form = [Method::POST, Method::PUT].contains(&parts.method);
+        let is_form = has_form && kind.starts_with("application/x-www-form-urlencoded");
         let params = if is_form {
             let body = to_bytes(body, MAX_FORM_BYTES).await;
             let body = body.map_err(|error| Error::BadData(format!("cannot read the form: {error}")))?;

@@ -62,6 +62,10 @@ pub(super) struct FakeNode {
     pub(super) damaged: Mutex<Vec<ShardId>>,
     /// Whether it takes requests and never answers.
     pub(super) hangs: AtomicBool,
+    /// The deletes that it took.
+    pub(super) deletes: Mutex<Vec<pb::DeleteRequest>>,
+    /// Deletes that it says are left when it has cleaned.
+    pub(super) deletes_left: AtomicUsize,
     /// How often it was asked to execute.
     pub(super) asked: AtomicUsize,
 }
@@ -181,6 +185,16 @@ impl DataNode for FakeNode {
         Err(WireError::internal("not part of this test"))
     }
 
+    async fn delete(&self, request: pb::DeleteRequest) -> Result<pb::WriteResponse, WireError> {
+        if let Some(refusal) = self.refusals.lock().pop() {
+            return Err(refusal);
+        }
+        let done = |of: &pb::ShardEpoch| pb::ShardWriteResult { shard: of.shard, ..Default::default() };
+        let shards = request.shards.iter().map(done).collect();
+        self.deletes.lock().push(request);
+        Ok(pb::WriteResponse { shards })
+    }
+
     async fn replicate(&self, _: pb::ReplicateRequest) -> Result<pb::ReplicateResponse, WireError> {
         Err(WireError::internal("not part of this test"))
     }
@@ -213,7 +227,9 @@ impl DataNode for FakeNode {
 
     async fn flush(&self, request: pb::FlushRequest) -> Result<pb::FlushResponse, WireError> {
         let merged = u64::from(request.merge);
-        Ok(pb::FlushResponse { windows: 2, bytes: 10, merged, merged_bytes: merged * 7 })
+        let left = if request.clean { self.deletes_left.load(Ordering::Relaxed) } else { 0 };
+        let deletes_left = left as u64;
+        Ok(pb::FlushResponse { windows: 2, bytes: 10, merged, merged_bytes: merged * 7, deletes_left })
     }
 
     async fn status(&self, _: pb::NodeStatusRequest) -> Result<pb::NodeStatusResponse, WireError> {

@@ -3,6 +3,7 @@
 mod answers;
 mod api;
 mod cluster;
+mod deletes;
 mod failures;
 mod limits;
 mod remote_read;

@@ -28,6 +28,9 @@ impl DataNode for Dead {
     async fn write(&self, _: pb::WriteRequest) -> Result<pb::WriteResponse, Error> {
         Err(gone())
     }
+    async fn delete(&self, _: pb::DeleteRequest) -> Result<pb::WriteResponse, Error> {
+        Err(gone())
+    }
     async fn replicate(&self, _: pb::ReplicateRequest) -> Result<pb::ReplicateResponse, Error> {
         Err(gone())
     }

@@ -151,6 +151,17 @@ pub(crate) struct MergeReport {
     pub(crate) bytes: u64,
 }
 
+/// What cleaning has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CleanReport {
+    /// Generations written anew.
+    pub(crate) windows: u64,
+    /// Bytes of their files.
+    pub(crate) bytes: u64,
+    /// Deletes from before that are not carried out on disk yet: the commitment of their entries is not known here.
+    pub(crate) left: u64,
+}
+
 /// Counts of what a store holds and did, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoreStats {
@@ -188,4 +199,8 @@ pub(crate) struct StoreStats {
     pub(crate) damaged_shards: u64,
     /// How often damage was met since the start.
     pub(crate) damage_found: u64,
+    /// Deletes that may hide something on disk.
+    pub(crate) tombstones: u64,
+    /// Samples that deletes have removed from memory, and from disk as windows were merged or cleaned.
+    pub(crate) deleted_samples: u64,
 }

@@ -127,9 +127,9 @@ impl<'a> Disk<'a> {
         self.told(self.cache.times(key, || times::decode(&self.block(keys::DATA, section, number)?)))
     }
 
-    /// Whether several windows were merged into this one.
+    /// Whether it has the layout of merged windows.
     fn is_merged(&self) -> bool {
-        self.mark.windows > 1
+        self.mark.is_merged
     }
 
     /// Columns in a block of times.

@@ -27,6 +27,16 @@ pub(crate) enum Error {
         /// How many are allowed.
         limit: u64,
     },
+    /// A shard has as many deletes as it may that are not carried out on disk.
+    #[error(
+        "shard {shard} has {limit} deletes that are not carried out on disk: POST /api/v1/admin/tsdb/clean_tombstones first"
+    )]
+    TooManyDeletes {
+        /// The shard.
+        shard: ShardId,
+        /// How many are allowed.
+        limit: usize,
+    },
     /// The shard is not on this node.
     #[error("shard {0} is not stored on this node")]
     UnknownShard(ShardId),
@@ -88,7 +98,7 @@ impl Error {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Overloaded { .. } => ErrorKind::Overloaded,
-            Self::Limit { .. } => ErrorKind::Limit,
+            Self::Limit { .. } | Self::TooManyDeletes { .. } => ErrorKind::Limit,
             Self::UnknownShard(_) => ErrorKind::NotServing,
             Self::Gap { .. } => ErrorKind::Conflict,
             Self::Corrupt(_) | Self::Damaged { .. } => ErrorKind::Corrupt,

@@ -3,7 +3,7 @@
 //! Windows lie in two families with equal prefixes, `class, window, generation`: the index goes in first, then the
 //! data, whose file also has the marks that make the generation count.
 
-use tricord_model::{ShardId, Tenant, TraceId};
+use tricord_model::{Seq, ShardId, Tenant, TraceId};
 use tricord_rocks::Family;
 
 /// Rows of the shards' states, written through RocksDB's own log.
@@ -230,6 +230,8 @@ pub(crate) enum Row {
     Delta = 4,
     /// Metadata of a family.
     Metadata = 5,
+    /// A delete that may hide something on disk.
+    Tombstone = 6,
 }
 
 /// The prefix of all rows of a shard.
@@ -248,6 +250,13 @@ pub(crate) fn row(shard: ShardId, row: Row) -> Vec<u8> {
 pub(crate) fn series_row(shard: ShardId, kind: Row, id: u32) -> Vec<u8> {
     let mut key = row(shard, kind);
     key.extend_from_slice(&id.to_be_bytes());
+    key
+}
+
+/// The row of the delete of an entry.
+pub(crate) fn tombstone_row(shard: ShardId, seq: Seq) -> Vec<u8> {
+    let mut key = row(shard, Row::Tombstone);
+    key.extend_from_slice(&seq.0.to_be_bytes());
     key
 }
 

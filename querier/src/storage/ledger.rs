@@ -115,6 +115,8 @@ impl Ledger {
                 out.u64(mark.samples);
                 out.u64(mark.spans);
                 out.u64(u64::from(mark.windows));
+                out.u64(mark.deleted.0);
+                out.u64(u64::from(mark.is_merged));
             }
         }
         bytes
@@ -129,15 +131,15 @@ impl Ledger {
             let epoch = Epoch(input.u64()?);
             let base = Position { seq: Seq(input.u64()?), epoch: Epoch(input.u64()?) };
             let mut account = Account { epoch, base, last: Seq(input.u64()?), marks: Vec::new() };
-            for _ in 0..input.count(5)? {
+            for _ in 0..input.count(7)? {
                 let of = keys::parse_generation(input.bytes()?)
                     .ok_or_else(|| Error::corrupt("the ledger names an impossible window"))?;
                 let (through, samples, spans) = (Seq(input.u64()?), input.u64()?, input.u64()?);
                 let windows = u16::try_from(input.u32()?)
                     .map_err(|_| Error::corrupt("the ledger names an impossible window"))?;
-                account
-                    .marks
-                    .push((of.window_ms, Mark { number: of.number, through, samples, spans, windows }));
+                let (deleted, is_merged) = (Seq(input.u64()?), input.u64()? != 0);
+                let mark = Mark { number: of.number, through, deleted, samples, spans, windows, is_merged };
+                account.marks.push((of.window_ms, mark));
             }
             shards.insert(shard, account);
         }
@@ -170,7 +172,13 @@ mod tests {
     use super::*;
 
     fn ledger() -> Ledger {
-        let mark = |number| Mark { number, through: Seq(9), samples: 100, spans: 2, windows: 12 };
+        let mark = |number| Mark {
+            samples: 100,
+            spans: 2,
+            windows: 12,
+            is_merged: true,
+            ..Mark::written_out(number, Seq(9))
+        };
         let base = Position { seq: Seq(8), epoch: Epoch(3) };
         let marks = vec![(-1_800_000, mark(1)), (0, mark(7))];
         let account = Account { epoch: Epoch(4), base, last: Seq(11), marks };

@@ -29,6 +29,7 @@ impl Store {
         let report = inner.write_out(&|shard, window_ms| chosen.contains(&(shard.id, window_ms)))?;
         inner.trim()?;
         inner.remove_retired()?;
+        inner.retire_tombstones()?;
         inner.find_idle(now_ms);
         inner.refresh_ledger()?;
         Ok(report)

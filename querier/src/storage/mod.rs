@@ -12,6 +12,7 @@ pub(crate) mod check;
 mod compact;
 mod config;
 mod damage;
+mod deletes;
 mod disk;
 mod error;
 mod flush;
@@ -36,7 +37,8 @@ mod warm;
 mod tests;
 
 pub(crate) use config::{
-    Counts, Entry, FlushReport, FsyncMode, Judged, MergeReport, Position, Progress, StoreConfig, StoreStats,
+    CleanReport, Counts, Entry, FlushReport, FsyncMode, Judged, MergeReport, Position, Progress, StoreConfig,
+    StoreStats,
 };
 pub(crate) use error::Error;
 pub(crate) use reader::Reader;

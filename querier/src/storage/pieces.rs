@@ -5,9 +5,12 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::Error;
 use super::block::values::{Block, Scratch};
 use super::cache::{Row, Times};
+use super::deletes::Ranges;
 use super::disk::Disk;
 use super::head::registry::FastMap;
 use super::merge::Pieces;
@@ -95,6 +98,18 @@ impl Blocks {
         let from = t_ms.partition_point(|t| *t < from_ms) as u32;
         let to = t_ms.partition_point(|t| *t <= until_ms) as u32;
         Ok((from < to).then_some(Piece { block, slot: row.slot, times, column, from, to }))
+    }
+
+    /// What is left of a piece outside of some ranges of time.
+    pub(crate) fn without(&self, piece: Piece, ranges: &Ranges) -> Result<SmallVec<[Piece; 4]>, Error> {
+        let kept = ranges.kept(self.t_ms(piece)?);
+        Ok(kept
+            .map(|run| Piece {
+                from: piece.from + run.start as u32,
+                to: piece.from + run.end as u32,
+                ..piece
+            })
+            .collect())
     }
 
     /// The times of a piece, in milliseconds, ascending.

@@ -13,7 +13,7 @@ use super::head::registry::DeltaState;
 use super::head::{PendingRow, Shard};
 use super::keys::{self, Row};
 use super::store::{Cell, Inner};
-use super::{Error, Position};
+use super::{Error, Position, deletes};
 
 const VERSION: u8 = 1;
 
@@ -153,6 +153,13 @@ impl Inner {
             shard.restore_delta(id_of(key)?, read_delta(row)?);
             Ok(true)
         })?;
+        let (from, to) = range(Row::Tombstone);
+        self.rocks.scan::<Error>(keys::STATE, &from, &to, &mut |key, row| {
+            let seq = key.get(5..).and_then(|seq| seq.try_into().ok()).map(u64::from_be_bytes);
+            let seq = Seq(seq.ok_or_else(|| Error::corrupt("the key of a row is malformed"))?);
+            shard.tombstones.insert(Arc::new(deletes::decode(checked(row)?.rest(), seq)?));
+            Ok(true)
+        })?;
         let (from, to) = range(Row::Metadata);
         self.rocks.scan::<Error>(keys::STATE, &from, &to, &mut |key, row| {
             let tenant =
@@ -239,6 +246,12 @@ fn put_row(batch: &mut tricord_rocks::Batch<'_>, shard: &Shard, row: &PendingRow
         }
         PendingRow::Delta(id, state) => {
             batch.put(keys::STATE, &keys::series_row(shard.id, Row::Delta, *id), &delta_row(state));
+        }
+        PendingRow::Tombstone(seq) => {
+            let Some(of) = shard.tombstones.get(*seq) else { return };
+            let mut value = vec![VERSION];
+            deletes::encode(&of.tenant, &of.deletion, &mut Writer::new(&mut value));
+            batch.put(keys::STATE, &keys::tombstone_row(shard.id, *seq), &value);
         }
         PendingRow::Metadata(tenant, family, metadata) => {
             let mut value = vec![VERSION];

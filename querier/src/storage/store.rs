@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
-use tricord_model::{BatchView, Epoch, Seq, ShardId, Tenant};
+use tricord_model::{BatchView, Deletion, Epoch, Seq, ShardId, Tenant};
 use tricord_rocks::Rocks;
 
 use super::books::Books;
@@ -15,6 +15,7 @@ use super::cache::ReadCache;
 use super::compact::{Merges, Retired};
 use super::damage::Damages;
 use super::disk::OnDisk;
+use super::deletes::{self, MAX_TOMBSTONES};
 use super::head::{Rules, Shard};
 use super::keys;
 use super::log::{Done, Kind, Log, Sink};
@@ -69,6 +70,7 @@ pub(crate) struct Counters {
     duplicates: AtomicU64,
     windows: AtomicU64,
     kept_bytes: AtomicU64,
+    deleted: AtomicU64,
 }
 
 impl Counters {
@@ -78,6 +80,10 @@ impl Counters {
 
     pub(crate) fn duplicate(&self, count: u64) {
         self.duplicates.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn deleted(&self, count: u64) {
+        self.deleted.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn flushed(&self, duplicates: u64) {
@@ -184,6 +190,7 @@ impl Inner {
         cell.bytes.store(bytes, Ordering::Relaxed);
         self.counters.samples.fetch_add(applied.samples, Ordering::Relaxed);
         self.counters.spans.fetch_add(applied.spans, Ordering::Relaxed);
+        self.counters.deleted(applied.deleted);
         Ok(())
     }
 }
@@ -297,6 +304,29 @@ impl Store {
         let mut state = cell.state.write();
         state.check()?;
         state.judge(tenant, batch, Rules { retention_ms, future_ms, now_ms })
+    }
+
+    /// Judges a delete on the primary, as [`Store::judge`] does a batch.
+    ///
+    /// # Errors
+    /// [`Error::TooManyDeletes`] before anything is changed; [`Error::Closed`] after an earlier failure;
+    /// [`Error::UnknownShard`].
+    pub(crate) fn judge_delete(
+        &self,
+        shard: ShardId,
+        tenant: &Tenant,
+        deletion: &Deletion,
+    ) -> Result<Judged, Error> {
+        if let Some(error) = self.inner.log()?.failure() {
+            return Err(error);
+        }
+        let cell = self.inner.cell(shard)?;
+        let state = cell.state.read();
+        state.check()?;
+        if state.tombstones.len() >= MAX_TOMBSTONES {
+            return Err(Error::TooManyDeletes { shard, limit: MAX_TOMBSTONES });
+        }
+        Ok(Judged { payload: deletes::payload(tenant, deletion), ..Judged::default() })
     }
 
     /// Appends entries of any mix of shards to the log; resolves when they are durable and applied. Entries of a shard
@@ -435,6 +465,8 @@ impl Store {
             damaged_windows: damaged.windows,
             damaged_shards: damaged.shards + fenced,
             damage_found: damaged.found,
+            tombstones: self.inner.cells().iter().map(|cell| cell.state.read().tombstones.len() as u64).sum(),
+            deleted_samples: counters.deleted.load(Ordering::Relaxed),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod batch;
 pub mod codec;
+mod deletion;
 mod histogram;
 mod ids;
 mod labels;
@@ -20,6 +21,7 @@ mod span_codec;
 pub use batch::{
     Batch, BatchView, BatchWriter, LabelsView, PlainSamples, SamplesView, SeriesBatch, SeriesData, SeriesView,
 };
+pub use deletion::Deletion;
 pub use histogram::{
     CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, HistogramError, Span as BucketSpan,
 };

@@ -22,6 +22,8 @@ pub type ResponseStream<T> = BoxStream<'static, Result<T, Error>>;
 pub trait DataNode: Send + Sync + 'static {
     /// Writes batches to shards whose primary this node is; see `WriteRequest`.
     async fn write(&self, request: pb::WriteRequest) -> Result<pb::WriteResponse, Error>;
+    /// Deletes samples from shards whose primary this node is; see `DeleteRequest`.
+    async fn delete(&self, request: pb::DeleteRequest) -> Result<pb::WriteResponse, Error>;
     /// Takes log entries from a primary.
     async fn replicate(&self, request: pb::ReplicateRequest) -> Result<pb::ReplicateResponse, Error>;
     /// Answers a lease beacon.
@@ -84,6 +86,11 @@ impl DataNode for RemoteDataNode {
         Ok(self.client.clone().write(with_timeout(request, timeout_ms)).await?.into_inner())
     }
 
+    async fn delete(&self, request: pb::DeleteRequest) -> Result<pb::WriteResponse, Error> {
+        let timeout_ms = request.timeout_ms;
+        Ok(self.client.clone().delete(with_timeout(request, timeout_ms)).await?.into_inner())
+    }
+
     async fn replicate(&self, request: pb::ReplicateRequest) -> Result<pb::ReplicateResponse, Error> {
         Ok(self.client.clone().replicate(request).await?.into_inner())
     }
@@ -133,6 +140,13 @@ impl data_node_server::DataNode for DataNodeServer {
 
     async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteResponse>, Status> {
         Ok(Response::new(self.0.write(request.into_inner()).await?))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteRequest>,
+    ) -> Result<Response<pb::WriteResponse>, Status> {
+        Ok(Response::new(self.0.delete(request.into_inner()).await?))
     }
 
     async fn replicate(

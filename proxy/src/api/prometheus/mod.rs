@@ -52,7 +52,9 @@ pub(super) fn routes() -> Router<Proxy> {
         .route("/status/tsdb", get(status::tsdb))
         .route("/status/walreplay", get(status::walreplay))
         .route("/read", post(read::read))
-        .route("/admin/tsdb/{what}", post(admin::disabled).put(admin::disabled))
+        .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
+        .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
+        .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .route("/admin/flush", post(admin::flush))
         .route("/admin/merge", post(admin::merge))
         // Everything else, `status/flags` among it: Grafana takes an answer there for another product.

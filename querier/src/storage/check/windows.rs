@@ -13,6 +13,7 @@ use super::{Check, Finding, REPLACE};
 use crate::storage::Error;
 use crate::storage::block::postings;
 use crate::storage::cache::ReadCache;
+use crate::storage::compact::hidden::{Hidden, HiddenExemplars};
 use crate::storage::compact::source::{Exemplars, MergedSeries, Traces};
 use crate::storage::damage::{Damages, time};
 use crate::storage::disk::{Disk, OnDisk};
@@ -188,8 +189,8 @@ fn series(disk: Disk<'_>, range: std::ops::Range<i64>, counts: &mut Counts) -> R
         Ok(true)
     })?;
     let (mut id, mut in_labels, mut before): (u32, u64, Option<Labels>) = (0, 0, None);
-    let mut merged = MergedSeries::new(vec![disk])?;
-    while let Some((labels, points, _)) = merged.next()? {
+    let mut merged = MergedSeries::new(vec![disk], Hidden::default())?;
+    while let Some((labels, points)) = merged.next()? {
         if before.as_ref().is_some_and(|before| by_name(before, &labels).is_ge()) {
             return Err(Error::corrupt(format!("series {labels} is not in its place of the index")));
         }
@@ -217,7 +218,7 @@ fn series(disk: Disk<'_>, range: std::ops::Range<i64>, counts: &mut Counts) -> R
 
 fn exemplars(rocks: &Rocks, disk: &Disk<'_>, range: std::ops::Range<i64>) -> Result<(), Error> {
     let places = (0..disk.series_count()?).collect();
-    let mut all = Exemplars::new(rocks, disk, places)?;
+    let mut all = Exemplars::new(rocks, disk, places, HiddenExemplars::default())?;
     while let Some(place) = all.place()? {
         if all.take().iter().any(|exemplar| !range.contains(&exemplar.t_ms)) {
             return Err(Error::corrupt(format!("an exemplar of series {place} is at an impossible time")));
@@ -228,7 +229,7 @@ fn exemplars(rocks: &Rocks, disk: &Disk<'_>, range: std::ops::Range<i64>) -> Res
 
 fn spans(disk: &Disk<'_>, part: Part, window_ms: i64, counts: &mut Counts) -> Result<(), Error> {
     for place in 0..part.mark.windows {
-        let of_place = (part.mark.windows > 1).then_some(place);
+        let of_place = part.mark.is_merged.then_some(place);
         let start_ms = part.window_ms.saturating_add(window_ms.saturating_mul(i64::from(place)));
         let range = start_ms..start_ms.saturating_add(window_ms);
         disk.span_blocks(of_place, 0, u64::MAX, &mut |spans| {
@@ -251,7 +252,7 @@ fn traces(rocks: &Rocks, disk: &Disk<'_>, mark: Mark) -> Result<(), Error> {
     while let Some(id) = traces.id()? {
         let id = id.try_into().map(TraceId).map_err(|_| Error::corrupt("a trace id is malformed"))?;
         for number in traces.take()? {
-            if mark.windows > 1 && number / SPAN_BLOCKS_PER_WINDOW >= u32::from(mark.windows) {
+            if mark.is_merged && number / SPAN_BLOCKS_PER_WINDOW >= u32::from(mark.windows) {
                 return Err(Error::corrupt(format!("trace {id} lies outside its windows")));
             }
             if !blocks.contains_key(&number) {

@@ -7,6 +7,7 @@ use tricord_model::codec::Writer as Out;
 use tricord_model::{Labels, Tenant};
 
 use super::Pace;
+use super::hidden::{Hidden, HiddenExemplars};
 use super::plan::{Part, Plan, through};
 use super::source::{Exemplars, MergedSeries, Traces};
 use super::write::{Files, LongTimes};
@@ -14,6 +15,7 @@ use crate::storage::Error;
 use crate::storage::block::pack;
 use crate::storage::block::values::BlockBuilder;
 use crate::storage::cache::ReadCache;
+use crate::storage::deletes::Deletes;
 use crate::storage::disk::Disk;
 use crate::storage::flush::encode::{EXEMPLAR_BLOCK_BYTES, VERSION, index, sort_exemplars};
 use crate::storage::flush::encode_mark;
@@ -29,6 +31,7 @@ pub(super) struct Built<'a> {
     /// The new mark of each part of the plan.
     pub(super) marks: Vec<Mark>,
     pub(super) duplicates: u64,
+    pub(super) deleted: u64,
 }
 
 /// Puts the files of a merge together.
@@ -43,6 +46,7 @@ pub(super) struct Builder<'a, 'p> {
     bytes: AtomicU64,
     pace: Pace<'p>,
     duplicates: u64,
+    deleted: u64,
 }
 
 impl<'a, 'p> Builder<'a, 'p> {
@@ -65,6 +69,7 @@ impl<'a, 'p> Builder<'a, 'p> {
             bytes: AtomicU64::new(0),
             pace,
             duplicates: 0,
+            deleted: 0,
         })
     }
 
@@ -75,9 +80,11 @@ impl<'a, 'p> Builder<'a, 'p> {
             let mut mark = Mark {
                 number: self.of.number,
                 through: through(&part.sources),
+                deleted: part.deleted(),
                 samples: 0,
                 spans: 0,
                 windows: self.plan.windows,
+                is_merged: true,
             };
             for tenant in self.tenants(part)? {
                 self.index.split()?;
@@ -95,7 +102,8 @@ impl<'a, 'p> Builder<'a, 'p> {
             let value = encode_mark(mark, &self.replaced(part));
             self.data.put(keys::mark(self.of, part.cell.id), value)?;
         }
-        Ok(Built { index: self.index, data: self.data, marks, duplicates: self.duplicates })
+        let Self { index, data, duplicates, deleted, .. } = self;
+        Ok(Built { index, data, marks, duplicates, deleted })
     }
 
     /// For each window the highest of the generations that go in.
@@ -139,13 +147,13 @@ impl<'a, 'p> Builder<'a, 'p> {
         let inner = self.inner;
         let (shard, cache, bytes) = (part.cell.id, &self.cache, &self.bytes);
         let disk = |of: &(i64, Mark)| Disk::new(inner.on_disk(), cache, *of, shard, tenant, bytes);
-        let mut merged = MergedSeries::new(part.sources.iter().map(disk).collect())?;
+        let (hidden, hidden_exemplars) = self.hidden(part, tenant)?;
+        let mut merged = MergedSeries::new(part.sources.iter().map(disk).collect(), hidden)?;
         let (mut labels, mut places): (Vec<Labels>, Vec<(u32, u32)>) = (Vec::new(), Vec::new());
         let (mut times, mut block) = (LongTimes::new(), BlockBuilder::sliced());
         let (mut block_number, mut samples) = (0, 0);
-        while let Some((of, points, repeated)) = merged.next()? {
+        while let Some((of, points)) = merged.next()? {
             samples += points.len() as u64;
-            self.duplicates += repeated as u64;
             places.push((block_number, block.len() as u32));
             block.push(times.number(&points.t_ms)?, &points);
             labels.push(of);
@@ -159,9 +167,11 @@ impl<'a, 'p> Builder<'a, 'p> {
         if block.len() > 0 {
             self.data.put(keys::block(&prefix, Section::Values, block_number), block.finish()?)?;
         }
+        self.duplicates += merged.repeated;
+        self.deleted += merged.deleted;
         let olds = std::mem::take(&mut merged.places);
         drop(merged);
-        self.exemplars(part, tenant, olds)?;
+        self.exemplars(part, tenant, olds.into_iter().zip(hidden_exemplars))?;
         for (number, block) in times.finish()?.into_iter().enumerate() {
             self.data.put(keys::block(&prefix, Section::LongTimes, number as u32), block)?;
         }
@@ -179,13 +189,33 @@ impl<'a, 'p> Builder<'a, 'p> {
         Ok(samples)
     }
 
-    fn exemplars(&mut self, part: &Part, tenant: &Tenant, places: Vec<Vec<u32>>) -> Result<(), Error> {
+    /// What is deleted of a tenant's series, and of the exemplars in each source.
+    fn hidden(&self, part: &Part, tenant: &Tenant) -> Result<(Hidden, Vec<HiddenExemplars>), Error> {
+        let deletes: Vec<_> = part.deletes.iter().filter(|one| one.tenant == *tenant).cloned().collect();
+        if deletes.is_empty() {
+            let none = part.sources.iter().map(|_| HiddenExemplars::default());
+            return Ok((Hidden::default(), none.collect()));
+        }
+        let disk = |of: &(i64, Mark)| {
+            let disk = Disk::new(&self.inner.rocks, &self.cache, *of, part.cell.id, tenant, &self.bytes);
+            (disk, of.1.deleted)
+        };
+        Hidden::read(Deletes::new(deletes), &part.sources.iter().map(disk).collect::<Vec<_>>())
+    }
+
+    /// `places` are the new places of each source's series.
+    fn exemplars(
+        &mut self,
+        part: &Part,
+        tenant: &Tenant,
+        places: impl Iterator<Item = (Vec<u32>, HiddenExemplars)>,
+    ) -> Result<(), Error> {
         let prefix = keys::tenant(self.of, part.cell.id, tenant);
         let inner = self.inner;
         let mut sources = Vec::new();
-        for (of, places) in part.sources.iter().zip(places) {
+        for (of, (places, hidden)) in part.sources.iter().zip(places) {
             let disk = Disk::new(inner.on_disk(), &self.cache, *of, part.cell.id, tenant, &self.bytes);
-            sources.push(Exemplars::new(&inner.rocks, &disk, places)?);
+            sources.push(Exemplars::new(&inner.rocks, &disk, places, hidden)?);
         }
         let (mut number, mut body) = (0, Vec::new());
         loop {
@@ -226,7 +256,7 @@ impl<'a, 'p> Builder<'a, 'p> {
                 let window = first + usize::from(place);
                 let base = used.get(window).copied().unwrap_or(0);
                 bases.push(window as u32 * SPAN_BLOCKS_PER_WINDOW + base);
-                let (from, to) = disk.span_range((of.1.windows > 1).then_some(place));
+                let (from, to) = disk.span_range(of.1.is_merged.then_some(place));
                 let mut count = 0;
                 rocks.scan::<Error>(keys::DATA, &from, &to, &mut |_, block| {
                     let number = window as u32 * SPAN_BLOCKS_PER_WINDOW + base + count;

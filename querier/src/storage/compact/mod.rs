@@ -6,6 +6,8 @@
 //! generation behind the merged one, and joins it with a later merge.
 
 mod build;
+mod clean;
+pub(super) mod hidden;
 mod plan;
 mod retired;
 pub(super) mod source;
@@ -18,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 pub(crate) use retired::Retired;
 
+use super::head::Mark;
 use super::keys::Generation;
 use super::store::{Cell, Inner};
 use super::{Error, MergeReport, Store, damage};
@@ -79,6 +82,7 @@ impl Store {
             inner.remove_retired()?;
         }
         inner.merges.waiting.store(0, Ordering::Relaxed);
+        inner.retire_tombstones()?;
         damaged.map_or(Ok(report), Err)
     }
 }
@@ -89,7 +93,7 @@ impl Inner {
         // Under a number behind those of its sources; what is written out from now on comes behind it.
         let number = {
             let _no_flush = self.flushing.lock();
-            if !self.is_current(plan) {
+            if !self.is_current(plan) || !self.is_first(plan) {
                 return Ok(None);
             }
             self.next_generation(plan.start_ms)
@@ -116,9 +120,18 @@ impl Inner {
         })
     }
 
+    /// Whether nothing came to the window that a merge begins with since it was planned: the merge would come behind it.
+    fn is_first(&self, plan: &Plan) -> bool {
+        plan.parts.iter().all(|part| {
+            let state = part.cell.state.read();
+            let known = |mark: &Mark| part.sources.contains(&(plan.start_ms, *mark));
+            state.marks.get(&plan.start_ms).is_none_or(|marks| marks.iter().all(known))
+        })
+    }
+
     /// Makes a merge count. While nothing is flushed or installed.
     fn adopt(&self, plan: &Plan, built: Built<'_>) -> Result<u64, Error> {
-        let Built { index, data, marks, duplicates } = built;
+        let Built { index, data, marks, duplicates, deleted } = built;
         let bytes = index.ingest()? + data.ingest()?;
         let mut replaced: Vec<(Generation, Arc<Cell>)> = Vec::new();
         for (part, mark) in plan.parts.iter().zip(marks) {
@@ -138,6 +151,7 @@ impl Inner {
             marks.sort_unstable_by_key(|mark| mark.number);
         }
         self.counters.duplicate(duplicates);
+        self.counters.deleted(deleted);
         self.retired.push(replaced);
         self.write_ledger()?;
         Ok(bytes)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tricord_model::Seq;
 
+use crate::storage::deletes::Tombstone;
 use crate::storage::head::Mark;
 use crate::storage::store::{Cell, Inner};
 
@@ -20,6 +21,16 @@ pub(super) struct Part {
     pub(super) cell: Arc<Cell>,
     /// Start of the window and mark, in the order of the log.
     pub(super) sources: Vec<(i64, Mark)>,
+    /// What was deleted by entries before the base: none of it goes into the merge.
+    pub(super) deletes: Vec<Arc<Tombstone>>,
+}
+
+impl Part {
+    /// The entry up to which deletes are carried out in the merge.
+    pub(super) fn deleted(&self) -> Seq {
+        let before = self.sources.iter().map(|(_, mark)| mark.deleted);
+        before.chain(self.deletes.last().map(|one| one.seq)).max().unwrap_or_default()
+    }
 }
 
 /// A merge.
@@ -74,7 +85,7 @@ impl Inner {
         let mut spans: BTreeMap<i64, Vec<Part>> = BTreeMap::new();
         for cell in self.cells() {
             let mut of_shard: BTreeMap<i64, (Vec<(i64, Mark)>, bool)> = BTreeMap::new();
-            {
+            let deletes = {
                 let shard = cell.state.read();
                 if shard.damage.is_some() {
                     continue;
@@ -87,13 +98,15 @@ impl Inner {
                     *fits &= marks.iter().all(|mark| mark.windows <= windows && settled(mark));
                     sources.extend(marks.iter().map(|mark| (*window_ms, *mark)));
                 }
-            }
+                shard.tombstones.through(shard.base.seq)
+            };
             for (start_ms, (mut sources, fits)) in of_shard {
                 // A merge would fail over what is damaged, and would seem to hold what is lost.
                 let is_whole = !self.damages.touches(cell.id, start_ms, start_ms.saturating_add(span_ms));
                 if fits && is_whole && sources.len() > 1 {
                     sources.truncate(MAX_SOURCES);
-                    spans.entry(start_ms).or_default().push(Part { cell: Arc::clone(&cell), sources });
+                    let part = Part { cell: Arc::clone(&cell), sources, deletes: deletes.clone() };
+                    spans.entry(start_ms).or_default().push(part);
                 }
             }
         }

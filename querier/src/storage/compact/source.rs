@@ -3,11 +3,14 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 
+use smallvec::SmallVec;
 use tricord_model::codec::Reader as In;
 use tricord_model::{Exemplar, Labels, Points};
 use tricord_rocks::{Cursor, Pinned, Rocks};
 
+use super::hidden::{GONE, Hidden, HiddenExemplars};
 use crate::storage::Error;
+use crate::storage::deletes::Ranges;
 use crate::storage::disk::{Disk, exemplars_in, series_in};
 use crate::storage::flush::encode::{SERIES_PER_INDEX_BLOCK, by_name};
 use crate::storage::keys::{self, Section};
@@ -68,16 +71,38 @@ impl<'a> Series<'a> {
         Ok((block, (self.next % SERIES_PER_INDEX_BLOCK) as usize))
     }
 
-    /// Appends the samples of the next series, which is then over; answers how many there are.
-    fn take(&mut self, labels: &Labels, all: &mut Pieces) -> Result<usize, Error> {
+    /// Appends the samples of the next series, which is then over, but for those that `hidden` says.
+    fn take(
+        &mut self,
+        labels: &Labels,
+        hidden: impl FnOnce(u128) -> Ranges,
+        all: &mut Pieces,
+    ) -> Result<Taken, Error> {
         let (block, at) = self.open()?;
         let row = series_in(block, at)?.row(labels.clone());
         self.blocks.let_go(MAX_TIMES);
         let piece = self.blocks.find(&self.disk, &row, i64::MIN, i64::MAX)?;
-        self.blocks.read(piece.as_slice(), all)?;
+        let ranges = hidden(row.fingerprint);
         self.next += 1;
-        Ok(piece.map_or(0, Piece::len))
+        let found = piece.map_or(0, Piece::len);
+        if ranges.is_empty() {
+            self.blocks.read(piece.as_slice(), all)?;
+            return Ok(Taken { samples: found, deleted: 0, is_hidden: false });
+        }
+        let left = piece.map(|piece| self.blocks.without(piece, &ranges)).transpose()?.unwrap_or_default();
+        self.blocks.read(&left, all)?;
+        let samples = left.into_iter().map(Piece::len).sum();
+        Ok(Taken { samples, deleted: found - samples, is_hidden: true })
     }
+}
+
+/// What was taken of a series.
+#[derive(Default)]
+struct Taken {
+    samples: usize,
+    deleted: usize,
+    /// Whether anything of it may have been deleted.
+    is_hidden: bool,
 }
 
 /// The series of several sources, in their order; each comes once with its samples of all sources.
@@ -86,15 +111,21 @@ pub(in crate::storage) struct MergedSeries<'a> {
     heads: BinaryHeap<Reverse<(ByName, usize)>>,
     /// For each source the new place of each of its series so far.
     pub(in crate::storage) places: Vec<Vec<u32>>,
+    /// Samples that were there more than once.
+    pub(in crate::storage) repeated: u64,
+    /// Samples that were deleted.
+    pub(in crate::storage) deleted: u64,
+    hidden: Hidden,
     count: u32,
 }
 
 impl<'a> MergedSeries<'a> {
-    /// `disks` in the order of the log.
-    pub(in crate::storage) fn new(disks: Vec<Disk<'a>>) -> Result<Self, Error> {
+    /// `disks` in the order of the log, as `hidden` has them.
+    pub(in crate::storage) fn new(disks: Vec<Disk<'a>>, hidden: Hidden) -> Result<Self, Error> {
         let sources = disks.into_iter().map(Series::new).collect::<Result<Vec<_>, _>>()?;
         let places = sources.iter().map(|_| Vec::new()).collect();
-        let mut merged = Self { sources, heads: BinaryHeap::new(), places, count: 0 };
+        let heads = BinaryHeap::new();
+        let mut merged = Self { sources, heads, places, repeated: 0, deleted: 0, hidden, count: 0 };
         (0..merged.sources.len()).try_for_each(|at| merged.advance(at))?;
         Ok(merged)
     }
@@ -106,30 +137,46 @@ impl<'a> MergedSeries<'a> {
         Ok(())
     }
 
-    /// The next series with its samples of all sources, and how many of them were there more than once: those of earlier
-    /// sources stay.
-    pub(in crate::storage) fn next(&mut self) -> Result<Option<(Labels, Points, usize)>, Error> {
-        let Some(Reverse((ByName(labels), first))) = self.heads.pop() else { return Ok(None) };
-        let mut all = Pieces::default();
-        let mut samples = self.take(first, &labels, &mut all)?;
-        while let Some(Reverse((ByName(same), _))) = self.heads.peek() {
-            if *same != labels {
-                break;
+    /// The next series with its samples of all sources: of those for one time the one of the earliest source. Series of
+    /// which deletes have left nothing do not come.
+    pub(in crate::storage) fn next(&mut self) -> Result<Option<(Labels, Points)>, Error> {
+        while let Some(Reverse((ByName(labels), first))) = self.heads.pop() {
+            let mut all = Pieces::default();
+            let (mut taken, mut stays) = (Taken::default(), false);
+            let mut of: SmallVec<[usize; 8]> = SmallVec::from_slice(&[first]);
+            while let Some(Reverse((ByName(same), _))) = self.heads.peek() {
+                if *same != labels {
+                    break;
+                }
+                let Some(Reverse((_, at))) = self.heads.pop() else { break };
+                of.push(at);
             }
-            let Some(Reverse((_, at))) = self.heads.pop() else { break };
-            samples += self.take(at, &labels, &mut all)?;
+            for at in &of {
+                let place = self.places[*at].len() as u32;
+                stays |= self.hidden.has_exemplars(*at, place);
+                self.take(*at, &labels, &mut all, &mut taken)?;
+            }
+            let points = all.finish();
+            self.deleted += taken.deleted as u64;
+            let is_gone = points.is_empty() && taken.is_hidden && !stays;
+            let place = if is_gone { GONE } else { self.count };
+            of.into_iter().for_each(|at| self.places[at].push(place));
+            if !is_gone {
+                self.count += 1;
+                self.repeated += (taken.samples - points.len()) as u64;
+                return Ok(Some((labels, points)));
+            }
         }
-        self.count += 1;
-        let points = all.finish();
-        let repeated = samples - points.len();
-        Ok(Some((labels, points, repeated)))
+        Ok(None)
     }
 
-    fn take(&mut self, at: usize, labels: &Labels, all: &mut Pieces) -> Result<usize, Error> {
-        let samples = self.sources[at].take(labels, all)?;
-        self.places[at].push(self.count);
-        self.advance(at)?;
-        Ok(samples)
+    fn take(&mut self, at: usize, labels: &Labels, all: &mut Pieces, sum: &mut Taken) -> Result<(), Error> {
+        let Self { sources, hidden, .. } = self;
+        let of = sources[at].take(labels, |fingerprint| hidden.ranges(at, fingerprint, labels), all)?;
+        sum.samples += of.samples;
+        sum.deleted += of.deleted;
+        sum.is_hidden |= of.is_hidden;
+        self.advance(at)
     }
 }
 
@@ -138,6 +185,7 @@ pub(in crate::storage) struct Exemplars<'a> {
     cursor: Cursor<'a>,
     block: VecDeque<(u32, Vec<Exemplar>)>,
     places: Vec<u32>,
+    hidden: HiddenExemplars,
 }
 
 impl<'a> Exemplars<'a> {
@@ -145,10 +193,11 @@ impl<'a> Exemplars<'a> {
         rocks: &'a Rocks,
         disk: &Disk<'_>,
         places: Vec<u32>,
+        hidden: HiddenExemplars,
     ) -> Result<Self, Error> {
         let prefix = keys::section(disk.prefix(), Section::Exemplars);
         let cursor = rocks.cursor(keys::DATA, &prefix, &keys::after(&prefix))?;
-        Ok(Self { cursor, block: VecDeque::new(), places })
+        Ok(Self { cursor, block: VecDeque::new(), places, hidden })
     }
 
     /// The place of the next series that has exemplars; `None` at the end.
@@ -159,6 +208,12 @@ impl<'a> Exemplars<'a> {
                 return Ok(None);
             };
             self.block = exemplars_in(block)?.into();
+            for (id, exemplars) in &mut self.block {
+                if let Some(ranges) = self.hidden.ranges.get(id) {
+                    exemplars.retain(|exemplar| !ranges.contains(exemplar.t_ms));
+                }
+            }
+            self.block.retain(|(_, exemplars)| !exemplars.is_empty());
             self.cursor.advance();
         }
         let Some((id, _)) = self.block.front() else { return Ok(None) };

@@ -54,7 +54,7 @@ impl Writer {
     /// Adds a shard's parts; answers its mark.
     pub(super) fn write(&mut self, job: &Job) -> Result<Mark, Error> {
         let number = self.of.number;
-        let mut mark = Mark { number, through: job.through, samples: 0, spans: 0, windows: 1 };
+        let mut mark = Mark::written_out(number, job.through);
         for (tenant, rows) in rows(self.of.window_ms, job) {
             mark.samples += rows.iter().map(|row| row.points.len() as u64).sum::<u64>();
             let prefix = keys::tenant(self.of, job.shard, &tenant);

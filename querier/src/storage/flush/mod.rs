@@ -44,7 +44,7 @@ impl Shard {
         let window = self.windows.get(&window_ms).filter(|_| self.damage.is_none())?;
         let committed = self.committed;
         let parts: Vec<_> =
-            window.sealed.iter().take_while(|part| part.through <= committed).cloned().collect();
+            window.sealed.iter().take_while(|part| part.changed() <= committed).cloned().collect();
         let through = parts.last()?.through;
         let mut series = BTreeMap::new();
         let mut tenants = BTreeMap::new();
@@ -74,7 +74,8 @@ impl Inner {
             shard.seal(choose);
             for (window_ms, window) in &shard.windows {
                 if !window.sealed.is_empty() {
-                    let waiting = window.sealed.iter().filter(|part| part.through > shard.committed).count();
+                    let waiting =
+                        window.sealed.iter().filter(|part| part.changed() > shard.committed).count();
                     *windows.entry(*window_ms).or_default() += waiting as u64;
                 }
             }
@@ -139,18 +140,28 @@ impl Inner {
 const MARK: u8 = 1;
 /// The version of the marks of merged windows.
 const MERGED_MARK: u8 = 2;
+/// The version of marks in which deletes are carried out that came after everything else in them.
+const DELETED_MARK: u8 = 3;
 /// No mark goes over more windows.
 pub(crate) const MAX_WINDOWS: u64 = 64;
 
 /// The value of a mark. `replaced` are, for each window of a merged generation, the highest of the generations that are
 /// in it, or 0.
 pub(crate) fn encode_mark(mark: &Mark, replaced: &[u32]) -> Vec<u8> {
-    let mut bytes = vec![if replaced.is_empty() { MARK } else { MERGED_MARK }];
+    let version = match (mark.deleted > mark.through, replaced.len()) {
+        (false, 0) => MARK,
+        (false, 2..) => MERGED_MARK,
+        _ => DELETED_MARK,
+    };
+    let mut bytes = vec![version];
     let out = &mut tricord_model::codec::Writer::new(&mut bytes);
     out.u64(mark.through.0);
     out.u64(mark.samples);
     out.u64(mark.spans);
-    if !replaced.is_empty() {
+    if version == DELETED_MARK {
+        out.u64(mark.deleted.0);
+    }
+    if version != MARK {
         out.u64(replaced.len() as u64);
         replaced.iter().for_each(|number| out.u64(u64::from(*number)));
     }
@@ -161,22 +172,24 @@ pub(crate) fn encode_mark(mark: &Mark, replaced: &[u32]) -> Vec<u8> {
 pub(crate) fn decode_mark(number: u32, bytes: &[u8]) -> Result<(Mark, Vec<u32>), Error> {
     let input = &mut tricord_model::codec::Reader::new(bytes);
     let version = input.u8()?;
-    if version != MARK && version != MERGED_MARK {
+    if !(MARK..=DELETED_MARK).contains(&version) {
         return Err(Error::corrupt("a mark has an unknown version: it may be of a newer build"));
     }
     let (through, samples, spans) = (Seq(input.u64()?), input.u64()?, input.u64()?);
+    let deleted = if version == DELETED_MARK { Seq(input.u64()?) } else { through };
     let mut replaced = Vec::new();
-    if version == MERGED_MARK {
+    if version != MARK {
         let windows = input.u64()?;
-        if !(2..=MAX_WINDOWS).contains(&windows) {
+        let least = if version == MERGED_MARK { 2 } else { 0 };
+        if !(least..=MAX_WINDOWS).contains(&windows) {
             return Err(Error::corrupt("a mark goes over an impossible number of windows"));
         }
         for _ in 0..windows {
             replaced.push(input.u32()?);
         }
     }
-    let windows = replaced.len().max(1) as u16;
-    Ok((Mark { number, through, samples, spans, windows }, replaced))
+    let (windows, is_merged) = (replaced.len().max(1) as u16, !replaced.is_empty());
+    Ok((Mark { number, through, deleted, samples, spans, windows, is_merged }, replaced))
 }
 
 /// The key of a mark and its value.

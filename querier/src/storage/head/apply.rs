@@ -5,6 +5,7 @@ use tricord_model::{Exemplar, Sample, Seq};
 use super::part::Part;
 use super::payload::{AppliedSeries, PayloadReader};
 use super::{Applied, PendingRow, Shard, delta};
+use crate::storage::deletes::is_delete;
 use crate::storage::{Entry, Error, Position};
 
 /// Where the series before the current one was found. Senders mostly keep an order, so the next one is looked for behind
@@ -32,10 +33,15 @@ impl Shard {
         if entry.seq <= self.base.seq {
             return Ok(Applied::default());
         }
-        let mut samples = std::mem::take(&mut self.scratch);
-        let applied = self.apply_payload(entry, &mut samples);
-        samples.clear();
-        self.scratch = samples;
+        let applied = if is_delete(&entry.payload) {
+            self.apply_delete(entry)
+        } else {
+            let mut samples = std::mem::take(&mut self.scratch);
+            let applied = self.apply_payload(entry, &mut samples);
+            samples.clear();
+            self.scratch = samples;
+            applied
+        };
         let applied = applied.map_err(|error| match error {
             Error::Corrupt(why) => self.damaged(entry, &why),
             other => other,

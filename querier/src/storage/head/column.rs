@@ -60,9 +60,45 @@ impl Column {
 
     /// Appends an exemplar; answers about how many bytes it takes.
     pub(crate) fn push_exemplar(&mut self, exemplar: Exemplar) -> usize {
-        let text: usize = exemplar.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let bytes = exemplar_bytes(&exemplar);
         self.rest.get_or_insert_default().exemplars.push(exemplar);
-        96 + text
+        bytes
+    }
+
+    /// How many samples there are.
+    pub(crate) fn len(&self) -> usize {
+        self.floats.len()
+    }
+
+    /// About how many bytes it takes beside the struct itself: what its pushes have answered.
+    pub(crate) fn bytes(&self) -> usize {
+        let rest = self.rest.as_ref().map_or(0, |rest| {
+            rest.histograms.iter().map(|(_, one)| histogram_bytes(one)).sum::<usize>()
+                + rest.starts.len() * size_of::<(u32, i64)>()
+                + rest.exemplars.iter().map(exemplar_bytes).sum::<usize>()
+        });
+        self.floats.heap_bytes() + rest
+    }
+
+    /// The column without the samples and exemplars between two times, both included, in the order of arrival; `None`
+    /// where there are none.
+    pub(crate) fn without(&self, window_ms: i64, from_ms: i64, until_ms: i64) -> Option<Self> {
+        let goes = |t_ms: i64| (from_ms..=until_ms).contains(&t_ms);
+        let mut kept = Self::default();
+        let mut at = 0;
+        self.floats.read(|offset, value| {
+            let t_ms = window_ms + i64::from(offset);
+            if !goes(t_ms) {
+                kept.push(window_ms, &self.sample(t_ms, at, value));
+            }
+            at += 1;
+            true
+        });
+        for exemplar in self.exemplars().iter().filter(|exemplar| !goes(exemplar.t_ms)) {
+            kept.push_exemplar(exemplar.clone());
+        }
+        let is_same = kept.len() == self.len() && kept.exemplars().len() == self.exemplars().len();
+        (!is_same).then_some(kept)
     }
 
     /// The exemplars in the order of the log.
@@ -153,6 +189,10 @@ impl Rest {
     }
 }
 
+fn exemplar_bytes(exemplar: &Exemplar) -> usize {
+    96 + exemplar.labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+}
+
 fn histogram_bytes(histogram: &FloatHistogram) -> usize {
     let buckets =
         histogram.positive_buckets.len() + histogram.negative_buckets.len() + histogram.custom_values.len();
@@ -210,5 +250,27 @@ mod tests {
         let points = column.points(0, 0, 100);
         assert_eq!(points.histograms, [(1, histogram)]);
         assert_eq!(points.start_ms, [0, 5]);
+    }
+
+    #[test]
+    fn a_delete_leaves_the_others_as_they_came() {
+        let histogram = Arc::new(FloatHistogram { count: 2.0, ..FloatHistogram::default() });
+        let (mut column, mut bytes) = (Column::default(), 0);
+        for (t_ms, start_ms) in [(10, 0), (30, 5), (20, 5), (30, 7), (40, 7)] {
+            let value =
+                if t_ms == 20 { Value::Histogram(Arc::clone(&histogram)) } else { Value::Float(t_ms as f64) };
+            bytes += column.push(0, &Sample { t_ms, start_ms, value });
+        }
+        for t_ms in [12, 31] {
+            bytes += column.push_exemplar(Exemplar { labels: Default::default(), t_ms, value: 1.0 });
+        }
+        assert_eq!(column.bytes(), bytes);
+        assert!(column.without(0, 41, 90).is_none() && column.without(0, 13, 19).is_none());
+        let kept = column.without(0, 25, 35).unwrap();
+        let points = kept.points(0, 0, 100);
+        assert_eq!((&points.t_ms[..], &points.start_ms[..]), (&[10, 20, 40][..], &[0, 5, 7][..]));
+        assert_eq!((points.histograms, kept.exemplars().len()), (vec![(1, histogram)], 1));
+        let none = column.without(0, 0, 100).unwrap();
+        assert_eq!((none.len(), none.exemplars().len(), none.bytes()), (0, 0, 0));
     }
 }

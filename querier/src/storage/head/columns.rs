@@ -6,7 +6,7 @@ use super::column::Column;
 use super::registry::hash_id;
 
 /// Columns by series id.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Columns {
     entries: Vec<(u32, Column)>,
     /// Places in `entries`.
@@ -62,6 +62,17 @@ impl Columns {
         (&mut self.entries[place].1, found.is_none())
     }
 
+    /// Visits all columns, and removes those for which the answer is `false`.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32, &mut Column) -> bool) {
+        self.entries.retain_mut(|(id, column)| keep(*id, column));
+        let entries = &self.entries;
+        let hash = |place: &u32| entries.get(*place as usize).map_or(0, |(id, _)| hash_id(*id));
+        self.by_id.clear();
+        for (place, (id, _)) in entries.iter().enumerate() {
+            self.by_id.insert_unique(hash_id(*id), place as u32, hash);
+        }
+    }
+
     /// The ids of the series.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &u32> {
         self.entries.iter().map(|(id, _)| id)
@@ -101,5 +112,9 @@ mod tests {
         }
         assert!(!columns.contains_key(&8) && columns.len() == ids.len() && !columns.is_empty());
         assert_eq!((&columns).into_iter().count(), ids.len());
+        columns.retain(|id, _| id != 3);
+        assert!(ids.into_iter().all(|id| columns.contains_key(&id) == (id != 3)));
+        let mut guess = 9;
+        assert!(columns.entry(3, &mut guess).1 && !columns.entry(7, &mut guess).1);
     }
 }

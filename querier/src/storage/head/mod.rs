@@ -6,6 +6,7 @@
 mod apply;
 mod column;
 mod columns;
+mod delete;
 mod delta;
 mod judge;
 pub(crate) mod part;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 
 use tricord_model::{Epoch, MetricMetadata, Sample, Seq, ShardId, Tenant};
 
+use super::deletes::Tombstones;
 use super::{Error, Position};
 pub(crate) use judge::Rules;
 use part::Window;
@@ -31,12 +33,23 @@ pub(crate) struct Mark {
     pub(crate) number: u32,
     /// All entries up to this one are in it or in earlier ones, as far as they touch the window.
     pub(crate) through: Seq,
+    /// Deletes of entries up to this one are carried out in it; those of later entries hide what it has.
+    pub(crate) deleted: Seq,
     /// Samples in it.
     pub(crate) samples: u64,
     /// Spans in it.
     pub(crate) spans: u64,
-    /// How many windows it goes over: 1 as it is written out, more where several were merged.
+    /// How many windows it goes over: 1 as it is written out, mostly more where several were merged.
     pub(crate) windows: u16,
+    /// Whether it has the layout of merged windows; also a single one does that was written anew.
+    pub(crate) is_merged: bool,
+}
+
+impl Mark {
+    /// The mark of a window as it is written out: what was deleted before its last entry is not in it.
+    pub(crate) fn written_out(number: u32, through: Seq) -> Self {
+        Self { number, through, deleted: through, samples: 0, spans: 0, windows: 1, is_merged: false }
+    }
 }
 
 /// One shard.
@@ -50,6 +63,8 @@ pub(crate) struct Shard {
     pub(crate) metadata: BTreeMap<(Tenant, String), MetricMetadata>,
     /// Windows with something on disk, by their start; generations ascend.
     pub(crate) marks: BTreeMap<i64, Vec<Mark>>,
+    /// Deletes that may hide something on disk.
+    pub(crate) tombstones: Tombstones,
     /// The last entry applied.
     pub(crate) applied: Position,
     /// The last entry known to be committed.
@@ -73,11 +88,13 @@ pub(crate) struct Shard {
     scratch: Vec<Sample>,
 }
 
-/// What an entry has added.
+/// What an entry has added, and what it has deleted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Applied {
     pub(crate) samples: u64,
     pub(crate) spans: u64,
+    /// Samples removed from memory.
+    pub(crate) deleted: u64,
 }
 
 impl Shard {

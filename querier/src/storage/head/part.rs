@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use roaring::RoaringBitmap;
 use tricord_model::{Exemplar, Sample, Seq, SpanRecord, TraceId};
 
 use super::columns::Columns;
 use super::registry::FastMap;
 
 /// Samples and spans of one window.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Part {
     /// Samples by series id.
     pub(crate) columns: Columns,
@@ -19,6 +20,8 @@ pub(crate) struct Part {
     pub(crate) from: Seq,
     /// The shard's last applied entry when the part was sealed: all up to it is in this part or in earlier ones.
     pub(crate) through: Seq,
+    /// The last entry that deleted something of it.
+    pub(crate) deleted: Seq,
     /// Samples in it.
     pub(crate) samples: u64,
     /// Spans in it.
@@ -33,6 +36,11 @@ pub(crate) struct Part {
 const COLUMN_BYTES: usize = 88;
 
 impl Part {
+    /// The last entry that has changed it, once it is sealed: before that one is committed, it must not be written out.
+    pub(crate) fn changed(&self) -> Seq {
+        self.through.max(self.deleted)
+    }
+
     /// Appends samples of a series; answers whether the series is new to the part. `guess` is as in
     /// [`Columns::entry`].
     #[inline]
@@ -49,6 +57,31 @@ impl Part {
         let (column, is_new) = self.columns.entry(id, guess);
         self.bytes += column.push_exemplar(exemplar) + if is_new { COLUMN_BYTES } else { 0 };
         is_new
+    }
+
+    /// Removes samples and exemplars of some series between two times, both included. Series of which nothing is left
+    /// go, and are added to `released`.
+    pub(crate) fn delete(
+        &mut self,
+        window_ms: i64,
+        ids: &RoaringBitmap,
+        (from_ms, until_ms): (i64, i64),
+        released: &mut Vec<u32>,
+    ) {
+        let Self { columns, bytes, samples, .. } = self;
+        columns.retain(|id, column| {
+            let kept = if ids.contains(id) { column.without(window_ms, from_ms, until_ms) } else { None };
+            let Some(kept) = kept else { return true };
+            *samples = samples.saturating_sub((column.len() - kept.len()) as u64);
+            *bytes = bytes.saturating_sub(column.bytes().saturating_sub(kept.bytes()));
+            *column = kept;
+            let stays = column.len() > 0 || !column.exemplars().is_empty();
+            if !stays {
+                *bytes = bytes.saturating_sub(COLUMN_BYTES);
+                released.push(id);
+            }
+            stays
+        });
     }
 
     /// Appends a span.

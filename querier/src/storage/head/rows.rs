@@ -15,6 +15,8 @@ pub(crate) enum PendingRow {
     Delta(u32, DeltaState),
     /// A family's metadata.
     Metadata(Tenant, String, MetricMetadata),
+    /// The delete of an entry, as long as it hides anything.
+    Tombstone(Seq),
 }
 
 /// Rows to write and to remove, in the order of the log.

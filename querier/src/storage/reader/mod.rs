@@ -3,6 +3,7 @@
 //! Of each shard, what is in memory is copied first, together with the list of what is on disk at that moment; then the
 //! disk is read. A window that is written out in between is thus seen exactly once.
 
+mod deletes;
 mod samples;
 mod series;
 mod spans;
@@ -101,8 +102,7 @@ impl Reader {
         has: impl Fn(&Mark) -> bool,
     ) -> Result<Vec<(i64, Mark)>, Error> {
         self.inner.damages.check(shard.id, range.from_ms, range.until_ms)?;
-        let longest_ms = self.inner.config.window_ms.saturating_mul(MAX_WINDOWS as i64);
-        let first = range.from_ms.saturating_sub(longest_ms);
+        let first = range.from_ms.saturating_sub(self.longest_ms());
         let overlaps =
             |window_ms: i64, mark: &Mark| window_ms.saturating_add(self.span_ms(mark)) > range.from_ms;
         let mut generations = Vec::new();
@@ -111,6 +111,11 @@ impl Reader {
             generations.extend(found.map(|mark| (*window_ms, *mark)));
         }
         Ok(generations)
+    }
+
+    /// No generation is for more time, in milliseconds.
+    fn longest_ms(&self) -> i64 {
+        self.inner.config.window_ms.saturating_mul(MAX_WINDOWS as i64)
     }
 
     /// How much time a generation is for, in milliseconds.

@@ -9,6 +9,8 @@ use tricord_promql::storage::set_reset_hints;
 
 use super::{Range, Reader};
 use crate::storage::Error;
+use crate::storage::cache::Row;
+use crate::storage::deletes::Deletes;
 use crate::storage::flush::encode::sort_exemplars;
 use crate::storage::head::Mark;
 use crate::storage::head::registry::FastMap;
@@ -68,6 +70,13 @@ impl Gathered {
         self.series.get_mut(at as usize).ok_or_else(|| Error::corrupt("a series was lost while it was read"))
     }
 
+    /// Takes a piece of a series.
+    fn found(&mut self, row: &Row, piece: Piece, range: Range) -> Result<(), Error> {
+        let samples = range.count(self.blocks.t_ms(piece)?);
+        self.series(row.fingerprint, samples, &row.labels)?.found.push(piece);
+        Ok(())
+    }
+
     /// Reads the pieces that were found so far, and lets go of their blocks.
     fn read_found(&mut self) -> Result<(), Error> {
         for Series { found, read, .. } in self.series.iter_mut().filter(|series| !series.found.is_empty()) {
@@ -115,10 +124,11 @@ impl Reader {
         let mut gathered = Gathered::new(max_samples);
         for cell in &self.cells {
             self.check_cancel()?;
-            let generations = self.select_head(cell, matchers, range, &mut gathered)?;
+            let (generations, mut deletes) = self.select_head(cell, matchers, range, &mut gathered)?;
             for of in generations {
                 self.check_cancel()?;
-                self.select_disk(cell, of, matchers, range, &mut gathered)?;
+                let deletes = self.hide(&deletes, &of).then_some(&mut deletes);
+                self.select_disk(cell, of, deletes, matchers, range, &mut gathered)?;
             }
         }
         self.put_together(gathered, range)
@@ -152,13 +162,13 @@ impl Reader {
         matchers: &[Matcher],
         range: Range,
         gathered: &mut Gathered,
-    ) -> Result<Vec<(i64, Mark)>, Error> {
+    ) -> Result<(Vec<(i64, Mark)>, Deletes), Error> {
         let shard = self.read(cell)?;
-        let generations = self.generations(&shard, range, |mark| mark.samples > 0)?;
-        let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return Ok(generations) };
+        let found = (self.generations(&shard, range, |mark| mark.samples > 0)?, self.deletes(&shard, range));
+        let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return Ok(found) };
         let windows: Vec<_> = self.windows(&shard.windows, range).collect();
         if windows.is_empty() {
-            return Ok(generations);
+            return Ok(found);
         }
         // Ids ascend in the order of the log, and so do the parts of a window.
         for id in shard.registry.select(tenant, matchers) {
@@ -175,13 +185,15 @@ impl Reader {
                 }
             }
         }
-        Ok(generations)
+        Ok(found)
     }
 
+    /// `deletes` are there where they may hide something of the generation.
     fn select_disk(
         &self,
         cell: &Cell,
         of: (i64, Mark),
+        mut deletes: Option<&mut Deletes>,
         matchers: &[Matcher],
         range: Range,
         gathered: &mut Gathered,
@@ -193,9 +205,16 @@ impl Reader {
             if at % 1024 == 0 {
                 self.check_cancel()?;
             }
-            if let Some(piece) = gathered.blocks.find(&disk, row, range.from_ms, range.until_ms)? {
-                let samples = range.count(gathered.blocks.t_ms(piece)?);
-                gathered.series(row.fingerprint, samples, &row.labels)?.found.push(piece);
+            let piece = gathered.blocks.find(&disk, row, range.from_ms, range.until_ms)?;
+            match (piece, &mut deletes) {
+                (None, _) => {}
+                (Some(piece), None) => gathered.found(row, piece, range)?,
+                (Some(piece), Some(deletes)) => {
+                    let hidden = deletes.ranges(row.fingerprint, &row.labels, of.1.deleted);
+                    for piece in gathered.blocks.without(piece, &hidden)? {
+                        gathered.found(row, piece, range)?;
+                    }
+                }
             }
             if gathered.blocks.are_many() {
                 gathered.read_found()?;
@@ -239,7 +258,7 @@ impl Reader {
         range: Range,
         found: &mut BTreeMap<Labels, Vec<Exemplar>>,
     ) -> Result<(), Error> {
-        let generations = {
+        let (generations, mut deletes) = {
             let shard = self.read(cell)?;
             if let Some(tenant) = shard.registry.find_tenant(&self.tenant) {
                 for id in shard.registry.select(tenant, matchers) {
@@ -255,16 +274,23 @@ impl Reader {
                     }
                 }
             }
-            self.generations(&shard, range, |_| true)?
+            (self.generations(&shard, range, |_| true)?, self.deletes(&shard, range))
         };
         for of in generations {
+            let is_hidden = self.hide(&deletes, &of);
             let disk = self.disk(of, cell.id);
             let ids = disk.select(matchers)?;
             let mut by_id = BTreeMap::new();
             disk.exemplars(&ids, &mut |id, exemplars| drop(by_id.insert(id, exemplars)))?;
             let ids = by_id.keys().copied().collect();
             disk.series(&ids, &mut |id, series| {
-                found.entry(series.labels()?).or_default().extend(by_id.remove(&id).unwrap_or_default());
+                let labels = series.labels()?;
+                let mut exemplars = by_id.remove(&id).unwrap_or_default();
+                if is_hidden {
+                    let hidden = deletes.ranges(labels.fingerprint(), &labels, of.1.deleted);
+                    exemplars.retain(|exemplar| !hidden.contains(exemplar.t_ms));
+                }
+                found.entry(labels).or_default().extend(exemplars);
                 Ok(())
             })?;
         }

@@ -8,9 +8,11 @@ use roaring::RoaringBitmap;
 use tricord_fragment::{Cardinality, Estimate};
 use tricord_model::{Labels, METRIC_NAME, Matcher, MetricMetadata};
 
+use super::deletes::Gone;
 use super::samples::{alternatives, bound};
 use super::{Range, Reader};
 use crate::storage::Error;
+use crate::storage::block::postings;
 use crate::storage::cache::{Key, Kind};
 use crate::storage::disk::Disk;
 use crate::storage::head::Shard;
@@ -35,21 +37,22 @@ impl Reader {
         // By fingerprint, as a series is in many windows: its labels are read once.
         let mut found: FastMap<u128, Labels> = FastMap::default();
         for cell in &self.cells {
-            let generations = {
+            let (generations, mut deletes) = {
                 let shard = self.read(cell)?;
                 for series in
                     self.in_head(&shard, matchers, range).into_iter().filter_map(|id| shard.registry.get(id))
                 {
                     found.entry(series.fingerprint).or_insert_with(|| series.labels.clone());
                 }
-                self.generations(&shard, range, |mark| mark.samples > 0)?
+                (self.generations(&shard, range, |mark| mark.samples > 0)?, self.deletes(&shard, range))
             };
             for of in generations {
                 self.check_cancel()?;
                 let disk = self.disk(of, cell.id);
+                let gone = self.gone_of(&disk, &of, &mut deletes)?;
                 for matchers in alternatives(matchers) {
                     let rows = disk.rows(matchers, |fingerprint| found.get(&fingerprint).cloned())?;
-                    for row in rows.iter() {
+                    for row in rows.iter().filter(|row| !gone.has(row)) {
                         found.entry(row.fingerprint).or_insert_with(|| row.labels.clone());
                     }
                 }
@@ -153,17 +156,27 @@ impl Reader {
     ) -> Result<Vec<String>, Error> {
         let Some(range) = self.range(start_ms, end_ms) else { return Ok(Vec::new()) };
         let mut texts = BTreeSet::new();
-        let mut disks = Vec::new();
+        // Apart from others those of which some series are gone.
+        let (mut disks, mut changed) = (Vec::new(), Vec::new());
         for cell in &self.cells {
             self.check_cancel()?;
-            let shard = self.read(cell)?;
-            self.head_pairs(&shard, only, matchers, range, &mut |name, value| {
-                add(&mut texts, if only.is_some() { value } else { name });
-            });
-            let generations = self.generations(&shard, range, |mark| mark.samples > 0)?;
-            disks.extend(generations.into_iter().map(|of| self.disk(of, cell.id)));
+            let (generations, mut deletes) = {
+                let shard = self.read(cell)?;
+                self.head_pairs(&shard, only, matchers, range, &mut |name, value| {
+                    add(&mut texts, if only.is_some() { value } else { name });
+                });
+                (self.generations(&shard, range, |mark| mark.samples > 0)?, self.deletes(&shard, range))
+            };
+            for of in generations {
+                let disk = self.disk(of, cell.id);
+                let gone = self.gone_of(&disk, &of, &mut deletes)?;
+                if gone.is_empty() { disks.push(disk) } else { changed.push((disk, gone)) }
+            }
         }
         if matchers.is_empty() {
+            for (disk, gone) in &changed {
+                self.texts_left(only, disk, gone, &mut |text| add(&mut texts, text))?;
+            }
             let mut key = Key::new(Kind::Texts);
             key.bytes(only.unwrap_or_default().as_bytes());
             disks.iter().for_each(|disk| disk.identify(&mut key));
@@ -173,7 +186,8 @@ impl Reader {
             }
             on_disk.iter().for_each(|text| add(&mut texts, text));
         } else {
-            self.texts_of_series(only, matchers, &disks, &mut |text| add(&mut texts, text))?;
+            changed.extend(disks.into_iter().map(|disk| (disk, Gone::default())));
+            self.texts_of_series(only, matchers, &changed, &mut |text| add(&mut texts, text))?;
         }
         Ok(texts.into_iter().take(bound(limit)).collect())
     }
@@ -195,21 +209,42 @@ impl Reader {
         Ok(texts.into_iter().collect())
     }
 
+    /// The values of a label, or all names, that series of a generation have which are not gone.
+    fn texts_left(
+        &self,
+        only: Option<&str>,
+        disk: &Disk<'_>,
+        gone: &Gone,
+        take: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
+        self.check_cancel()?;
+        let mut take_left = |text: &str, ids: &[u8]| -> Result<bool, Error> {
+            if !gone.has_all(&postings::decode(ids)?) {
+                take(text);
+            }
+            Ok(true)
+        };
+        match only {
+            Some(name) => disk.values(name, &mut take_left),
+            None => disk.pairs(&mut |name, _, ids| take_left(name, ids)),
+        }
+    }
+
     /// The values of a label, or the names of labels, that series in some generations have.
     fn texts_of_series(
         &self,
         only: Option<&str>,
         matchers: &[Vec<Matcher>],
-        disks: &[Disk<'_>],
+        disks: &[(Disk<'_>, Gone)],
         take: &mut dyn FnMut(&str),
     ) -> Result<(), Error> {
         // A series is in many windows: its labels are looked at once.
         let mut seen: FastMap<u128, Labels> = FastMap::default();
-        for disk in disks {
+        for (disk, gone) in disks {
             self.check_cancel()?;
             for matchers in alternatives(matchers) {
                 let rows = disk.rows(matchers, |fingerprint| seen.get(&fingerprint).cloned())?;
-                for row in rows.iter() {
+                for row in rows.iter().filter(|row| !gone.has(row)) {
                     let Entry::Vacant(new) = seen.entry(row.fingerprint) else { continue };
                     match only {
                         Some(name) => row.labels.get(name).into_iter().for_each(&mut *take),

@@ -106,7 +106,7 @@ impl Reader {
     ) -> Result<(), Error> {
         let shard = self.read(cell)?;
         for of in self.generations(&shard, range, |mark| mark.spans > 0)? {
-            if of.1.windows == 1 {
+            if !of.1.is_merged {
                 windows.entry(of.0).or_default().push(Source::Disk(cell, of, None));
                 continue;
             }

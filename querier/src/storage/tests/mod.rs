@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod deletes;
 mod merges;
 mod model;
 mod replicas;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tricord_model::{
-    Batch, BatchView, Epoch, Labels, Matcher, Points, Sample, Seq, SeriesBatch, ShardId, SpanRecord, Tenant,
-    TraceId,
+    Batch, BatchView, Deletion, Epoch, Labels, Matcher, Points, Sample, Seq, SeriesBatch, ShardId,
+    SpanRecord, Tenant, TraceId,
 };
 
 use super::log::files::{Files, RealFiles};
@@ -83,6 +84,21 @@ impl Node {
             done.blocking_recv().unwrap().unwrap();
         }
         judged.counts
+    }
+
+    /// Judges, appends and commits a delete.
+    fn delete(&self, shard: u32, deletion: &Deletion) {
+        self.append_delete(shard, deletion).unwrap();
+        self.store().commit(ShardId(shard), self.store().position(ShardId(shard)).seq);
+    }
+
+    /// Judges and appends a delete without committing it.
+    fn append_delete(&self, shard: u32, deletion: &Deletion) -> Result<(), Error> {
+        let (store, shard) = (self.store(), ShardId(shard));
+        let judged = store.judge_delete(shard, &Tenant::default(), deletion)?;
+        let seq = store.position(shard).seq.next();
+        let epoch = Epoch(store.stored_epoch(shard).0.max(1));
+        store.append(vec![Entry { shard, seq, epoch, payload: judged.payload }]).blocking_recv().unwrap()
     }
 
     fn reader(&self) -> Reader {

@@ -1,7 +1,9 @@
 //! Reading compared with a naive model, over random writes, flushes, restarts and moves of shards.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
-use tricord_model::{MatchOp, Value};
+use tricord_model::{Exemplar, MatchOp, Value};
 
 use super::*;
 
@@ -18,6 +20,10 @@ enum Step {
     Move(u32),
     /// A tail that is not committed is written and cut again.
     Cut(u32, u32),
+    /// Some instances of a shard's series, by a regular expression, between two times.
+    Delete(u32, &'static str, i64, i64),
+    /// What was deleted is removed from the disk.
+    Clean,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -35,10 +41,29 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Reopen),
         1 => (0u32..3).prop_map(Step::Move),
         1 => (0u32..3, 0u32..6).prop_map(|(shard, instance)| Step::Cut(shard, instance)),
+        4 => (0u32..3, 0usize..4, -4 * WINDOW..WINDOW, 0..3 * WINDOW).prop_map(|(shard, which, from, len)| {
+            let which = ["1|2", "[3-9]", ".*", "5"][which];
+            // Often just before or behind a sample.
+            let start = T0 + from / 400_000 * 400_000 + from % 3 - 1;
+            Step::Delete(shard, which, start, start + len / 400_000 * 400_000)
+        }),
+        2 => Just(Step::Clean),
     ]
 }
 
-type Model = BTreeMap<Labels, BTreeMap<i64, f64>>;
+#[derive(Default)]
+struct Model {
+    samples: BTreeMap<Labels, BTreeMap<i64, f64>>,
+    /// Times and values.
+    exemplars: BTreeMap<Labels, BTreeSet<(i64, u64)>>,
+}
+
+impl Model {
+    /// Label sets of series that have samples.
+    fn series(&self) -> BTreeSet<Labels> {
+        self.samples.iter().filter(|(_, of)| !of.is_empty()).map(|(labels, _)| labels.clone()).collect()
+    }
+}
 
 /// A series belongs to one shard.
 fn name(shard: u32) -> String {
@@ -49,8 +74,14 @@ fn run(node: &mut Node, model: &mut Model, step: &Step) {
     match step {
         Step::Write(shard, instance, list) => {
             let samples: Vec<(i64, f64)> = list.iter().map(|(t, v)| (*t, f64::from(*v) / 10.0)).collect();
-            node.write(*shard, batch(vec![series(&name(*shard), *instance, &samples)]));
-            let of = model.entry(labels(&name(*shard), *instance)).or_default();
+            let mut one = series(&name(*shard), *instance, &samples);
+            // An exemplar where a sample is, so that both are deleted together.
+            let (t_ms, value) = samples[0];
+            one.exemplars = vec![Exemplar { labels: Labels::from_pairs([("trace_id", "x")]), t_ms, value }];
+            node.write(*shard, batch(vec![one]));
+            let labels = labels(&name(*shard), *instance);
+            model.exemplars.entry(labels.clone()).or_default().insert((t_ms, value.to_bits()));
+            let of = model.samples.entry(labels).or_default();
             for (t, v) in samples {
                 of.entry(t).or_insert(v);
             }
@@ -83,15 +114,62 @@ fn run(node: &mut Node, model: &mut Model, step: &Step) {
             let before = node.store().position(ShardId(*shard)).seq;
             node.append(*shard, batch(vec![series(&name(*shard), *instance, &[(T0 + 77, 7.0)])]), NOW);
             node.append(*shard, batch(vec![series("uncommitted", *instance, &[(T0 + 77, 7.0)])]), NOW);
+            node.append_delete(*shard, &deletion(*shard, ".*", i64::MIN, i64::MAX)).unwrap();
+            node.store().flush().unwrap();
             node.store().cut(ShardId(*shard), before).unwrap();
             assert_eq!(node.store().position(ShardId(*shard)).seq, Seq(before.0));
         }
+        Step::Delete(shard, which, start, end) => {
+            let deletion = deletion(*shard, which, *start, *end);
+            node.delete(*shard, &deletion);
+            let hides = |t: i64| (*start..=*end).contains(&t);
+            for (_, of) in model.samples.iter_mut().filter(|(labels, _)| deletion.matches(labels)) {
+                of.retain(|t, _| !hides(*t));
+            }
+            for (_, of) in model.exemplars.iter_mut().filter(|(labels, _)| deletion.matches(labels)) {
+                of.retain(|(t, _)| !hides(*t));
+            }
+        }
+        Step::Clean => {
+            node.store().flush().unwrap();
+            assert_eq!(node.store().clean(&|_| true).unwrap().left, 0);
+            assert_eq!(node.store().stats().tombstones, 0);
+        }
     }
+}
+
+fn deletion(shard: u32, which: &str, start_ms: i64, end_ms: i64) -> Deletion {
+    let instance = Matcher::new("instance", MatchOp::Regex, which).unwrap();
+    Deletion { selectors: vec![vec![Matcher::equal("__name__", &name(shard)), instance]], start_ms, end_ms }
+}
+
+/// Lists of series, of label values and of exemplars, over all time.
+fn check_lists(node: &Node, model: &Model) {
+    let (expected, reader) = (model.series(), node.reader());
+    let found = reader.series(&[], i64::MIN, i64::MAX, 0).unwrap();
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
+    for name in ["__name__", "instance"] {
+        let of = expected.iter().filter_map(|labels| labels.get(name)).map(str::to_owned);
+        let of: BTreeSet<String> = of.collect();
+        let selector = [vec![Matcher::equal("job", "test")]];
+        for matchers in [&[][..], &selector] {
+            let found = reader.label_values(name, matchers, i64::MIN, i64::MAX, 0).unwrap();
+            assert_eq!(found, of.iter().cloned().collect::<Vec<_>>());
+        }
+    }
+    let found = reader.exemplars(&[], i64::MIN, i64::MAX, 0).unwrap();
+    let found: BTreeMap<Labels, BTreeSet<(i64, u64)>> = found
+        .into_iter()
+        .map(|(labels, of)| (labels, of.iter().map(|one| (one.t_ms, one.value.to_bits())).collect()))
+        .collect();
+    let expected = model.exemplars.iter().filter(|(_, of)| !of.is_empty());
+    assert_eq!(found, expected.map(|(labels, of)| (labels.clone(), of.clone())).collect());
 }
 
 fn check(node: &Node, model: &Model, matchers: &[Matcher], after_ms: i64, until_ms: i64) {
     let matches = |labels: &Labels| matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or("")));
     let expected: Vec<(Labels, Vec<(i64, f64)>)> = model
+        .samples
         .iter()
         .filter(|(labels, _)| matches(labels))
         .map(|(labels, samples)| {
@@ -127,11 +205,12 @@ proptest! {
         for shard in 0..3 {
             node.store().store_epoch(ShardId(shard), Epoch(epoch)).unwrap();
         }
-        let mut model = Model::new();
+        let mut model = Model::default();
         let with = |name: &str, op, value: &str| vec![Matcher::new(name, op, value).unwrap()];
         for step in &steps {
             run(&mut node, &mut model, step);
             check(&node, &model, &[], i64::MIN, i64::MAX - 1);
+            check_lists(&node, &model);
         }
         for matchers in [
             with("__name__", MatchOp::Equal, "metric_1"),
@@ -143,8 +222,5 @@ proptest! {
             check(&node, &model, &matchers, T0 - 2 * WINDOW, T0);
             check(&node, &model, &matchers, T0 - 1_200_000, T0 + 400_000);
         }
-        let names: Vec<String> = node.reader().label_values("__name__", &[], i64::MIN, i64::MAX, 0).unwrap();
-        let expected: std::collections::BTreeSet<String> = model.keys().map(|labels| labels.name().to_owned()).collect();
-        prop_assert_eq!(names, expected.into_iter().collect::<Vec<_>>());
     }
 }

@@ -150,6 +150,7 @@ macro_rules! silent {
 }
 silent! {
     write(dn::WriteRequest) -> dn::WriteResponse;
+    delete(dn::DeleteRequest) -> dn::WriteResponse;
     replicate(dn::ReplicateRequest) -> dn::ReplicateResponse;
     beacon(dn::BeaconRequest) -> dn::BeaconResponse;
     install_snapshot(ResponseStream<dn::SnapshotChunk>) -> dn::SnapshotResponse;
