@@ -15,5 +15,6 @@ mod own_telemetry;
 mod prometheus_api;
 mod promql_cases;
 mod remote_read;
+mod retention;
 mod single_process;
 mod starting;

@@ -72,7 +72,7 @@ fn mistakes_in_settings_are_named() -> Result<()> {
     let file = dir.path().join("tricord.yaml");
     std::fs::write(&file, "retntion: 90d\n")?;
     let path = file.to_string_lossy();
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 17] = [
         (&["config", "--config", &path], "retntion"),
         (&["config", "--config", "/nowhere/tricord.yaml"], "/nowhere/tricord.yaml"),
         (&["config", "--shards", "many"], "shards"),
@@ -82,6 +82,9 @@ fn mistakes_in_settings_are_named() -> Result<()> {
         (&["config", "--memory-limit", "0"], "memory_limit"),
         (&["config", "--http-listen", "7300"], "http_listen"),
         (&["config", "--retention", "soon"], "retention"),
+        (&["config", "--retention-classes", "{short: soon}"], "retention class \"short\""),
+        (&["config", "--retention-classes", "{default: 3d}"], "retention class \"default\""),
+        (&["config", "--ingester-limits-named-retention-class", "x"], "retention_classes lacks"),
         (&["config", "--shards", "0"], "shards"),
         (&["config", "--proxy-query-timeout", "fast"], "query_timeout"),
         (&["config", "--replicas", "2", "--min-insync", "3"], "min_insync"),

@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) shards: u32,
     /// How long data is kept (30d, 12h, …); 0 keeps everything.
     pub(crate) retention: String,
+    /// Other times to keep data, by name, as {short: 3d, long: 400d}; limits say which tenant is in which class.
+    pub(crate) retention_classes: BTreeMap<String, String>,
     /// How long a data node may be away before its copies are made elsewhere.
     pub(crate) node_gone_after: String,
     /// Memory for data and requests (4GiB, 500MiB, …); auto takes half of the machine's.
@@ -83,6 +85,7 @@ impl Default for Settings {
             min_insync: None,
             shards: 64,
             retention: "30d".into(),
+            retention_classes: BTreeMap::new(),
             node_gone_after: "15m".into(),
             memory_limit: "auto".into(),
             own_telemetry: true,

@@ -105,6 +105,8 @@ pub struct TenantLimits {
     pub max_label_name_bytes: usize,
     /// Length of a label's value in bytes.
     pub max_label_value_bytes: usize,
+    /// How long data is kept: one of `retention_classes`; empty for what `retention` says.
+    pub retention_class: String,
 }
 
 impl Default for TenantLimits {
@@ -115,6 +117,7 @@ impl Default for TenantLimits {
             max_labels: 30,
             max_label_name_bytes: 1024,
             max_label_value_bytes: 2048,
+            retention_class: String::new(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 use tricord_fragment::QueryLimits;
+use tricord_model::{Retention, RetentionTexts, Tenant};
 
 use crate::api::params::parse_duration;
 use crate::error::Error;
@@ -37,6 +38,9 @@ pub struct Config {
     pub default_subquery_step: String,
     /// How long data is kept, as `30d`; `0` keeps everything. Must be what the data nodes have.
     pub retention: String,
+    /// The other classes, and which tenant is in which. Must be what the data nodes have.
+    #[serde(skip)]
+    pub retention_texts: RetentionTexts,
     /// Queries slower than this are logged with the dashboard and panel that asked, as `5s`; `0` logs none.
     pub slow_query: String,
     /// Whether functions that Prometheus calls experimental are allowed.
@@ -64,6 +68,7 @@ impl Default for Config {
             lookback_delta: "5m".to_owned(),
             default_subquery_step: "1m".to_owned(),
             retention: "30d".to_owned(),
+            retention_texts: RetentionTexts::default(),
             slow_query: "5s".to_owned(),
             experimental_functions: true,
             delayed_name_removal: false,
@@ -92,7 +97,7 @@ pub(crate) struct Settings {
     pub(crate) hedge_after: Option<Duration>,
     pub(crate) lookback_ms: i64,
     pub(crate) default_subquery_step_ms: i64,
-    pub(crate) retention_ms: Option<i64>,
+    pub(crate) retention: Retention,
     pub(crate) slow_query: Option<Duration>,
 }
 
@@ -110,7 +115,8 @@ impl Settings {
             let text = "settings max_concurrent_queries and max_fragments_in_flight must be at least 1";
             return Err(Error::BadData(text.to_owned()));
         }
-        let retention_ms = millis("retention", &config.retention, 0)?;
+        let retention = Retention::read(&config.retention, &config.retention_texts)
+            .map_err(|why| Error::BadData(format!("setting {why}")))?;
         let hedge_ms = millis("hedge_after", &config.hedge_after, 0)?;
         let slow_ms = millis("slow_query", &config.slow_query, 0)?;
         Ok(Self {
@@ -119,15 +125,15 @@ impl Settings {
             hedge_after: (hedge_ms > 0).then(|| duration(hedge_ms)),
             lookback_ms: millis("lookback_delta", &config.lookback_delta, 1)?,
             default_subquery_step_ms: millis("default_subquery_step", &config.default_subquery_step, 1)?,
-            retention_ms: (retention_ms > 0).then_some(retention_ms),
+            retention,
             slow_query: (slow_ms > 0).then(|| duration(slow_ms)),
             config,
         })
     }
 
-    /// Data older than this is past retention, in milliseconds.
-    pub(crate) fn horizon_ms(&self, now_ms: i64) -> i64 {
-        self.retention_ms.map_or(i64::MIN, |retention| now_ms.saturating_sub(retention))
+    /// A tenant's data older than this is past retention, in milliseconds.
+    pub(crate) fn horizon_ms(&self, tenant: &Tenant, now_ms: i64) -> i64 {
+        self.retention.of(tenant).horizon_ms(now_ms)
     }
 
     /// What a fragment may use.
@@ -147,9 +153,9 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_mistakes_are_named() {
         let settings = Settings::new(Config::default()).unwrap();
-        assert_eq!(settings.horizon_ms(2_592_000_005), 5);
+        assert_eq!(settings.horizon_ms(&Tenant::default(), 2_592_000_005), 5);
         let keep_all = Config { retention: "0".into(), ..Config::default() };
-        assert_eq!(Settings::new(keep_all).unwrap().horizon_ms(5), i64::MIN);
+        assert_eq!(Settings::new(keep_all).unwrap().horizon_ms(&Tenant::default(), 5), i64::MIN);
         let wrong = Config { lookback_delta: "soon".into(), ..Config::default() };
         assert!(Settings::new(wrong).unwrap_err().to_string().contains("lookback_delta"));
     }

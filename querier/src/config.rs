@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
+use tricord_model::{Retention, RetentionTexts};
 use tricord_replication::Timing;
 
 use crate::Error;
@@ -17,6 +18,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long samples and spans are kept: a number and one of s, m, h, d, w, y, as in `30d`. `0` keeps everything.
     pub retention: String,
+    /// The other classes, and which tenant is in which.
+    #[serde(skip)]
+    pub retention_texts: RetentionTexts,
     /// When log entries reach the disk: `always` (before they are acknowledged) or `interval` (every
     /// `fsync_interval_ms`; a crash of the machine may lose that much).
     pub fsync: Fsync,
@@ -73,6 +77,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./tricord-data"),
             retention: "30d".to_owned(),
+            retention_texts: RetentionTexts::default(),
             fsync: Fsync::Always,
             fsync_interval_ms: 1_000,
             memory_limit_bytes: 0,
@@ -95,34 +100,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The retention in milliseconds; `None` keeps everything.
+    /// How long the data of every tenant is kept.
     ///
     /// # Errors
-    /// [`Error::Config`] when the text is not a duration.
-    pub fn retention_ms(&self) -> Result<Option<i64>, Error> {
-        let text = self.retention.trim();
-        if text == "0" {
-            return Ok(None);
-        }
-        let invalid = || {
-            Error::Config(format!(
-                "retention {text:?} is not a duration: write a number and one of s, m, h, d, w, y, or 0"
-            ))
-        };
-        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
-        let (number, unit) = text.split_at(digits);
-        let number: i64 = number.parse().map_err(|_| invalid())?;
-        let unit_ms: i64 = match unit {
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            "w" => 7 * 86_400_000,
-            "y" => 365 * 86_400_000,
-            _ => return Err(invalid()),
-        };
-        let ms = number.checked_mul(unit_ms).ok_or_else(invalid)?;
-        Ok((ms > 0).then_some(ms))
+    /// [`Error::Config`] with the setting that makes no sense.
+    pub fn retention(&self) -> Result<Retention, Error> {
+        Retention::read(&self.retention, &self.retention_texts).map_err(Error::Config)
     }
 
     /// The bound for data not yet written out, in bytes.
@@ -139,7 +122,7 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] with the setting that makes no sense.
     pub fn check(&self) -> Result<(), Error> {
-        self.retention_ms()?;
+        self.retention()?;
         self.timing()?;
         if self.max_concurrent_writes == 0 || self.max_concurrent_queries == 0 {
             let text = "max_concurrent_writes and max_concurrent_queries must be at least 1: with 0 nothing would run";
@@ -158,7 +141,7 @@ impl Config {
             bytes => bytes,
         };
         Ok(StoreConfig {
-            retention_ms: self.retention_ms()?,
+            retention: self.retention()?,
             fsync: match self.fsync {
                 Fsync::Always => FsyncMode::Always,
                 Fsync::Interval => FsyncMode::Interval(self.fsync_interval_ms.max(1)),
@@ -193,16 +176,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retention_is_read() {
-        let of = |text: &str| Config { retention: text.to_owned(), ..Config::default() }.retention_ms().ok();
-        assert_eq!(of("30d"), Some(Some(30 * 86_400_000)));
-        assert_eq!((of("0"), of("0d"), of("90m")), (Some(None), Some(None), Some(Some(5_400_000))));
-        for wrong in ["", "d", "30", "1.5d", "-1d", "99999999999999999y", "3 d"] {
-            assert_eq!(of(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn a_grace_shorter_than_the_lease_is_refused() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -14,7 +15,7 @@ use tokio::time::error::Elapsed;
 use tricord_runtime::{LATENCY_BUCKETS, SIZE_BUCKETS};
 use tricord_wire::Error;
 
-use crate::storage::Store;
+use crate::storage::{ClassStats, Store};
 
 type Labels = Vec<(String, String)>;
 
@@ -220,6 +221,34 @@ impl Collector for StoreCollector {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
-        Ok(())
+        encode_classes(&self.0.class_stats(), &mut encoder)
     }
+}
+
+/// What a class has of something.
+type OfClass = fn(&ClassStats) -> u64;
+
+/// The metrics of each retention class.
+fn encode_classes(classes: &[ClassStats], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let gauges: [(&str, &str, OfClass); 3] = [
+        ("tricord_querier_class_windows", "Windows on disk, of each shard apart, by retention class", |of| {
+            of.generations
+        }),
+        ("tricord_querier_class_samples", "Samples on disk, by retention class", |of| of.samples),
+        ("tricord_querier_class_spans", "Spans on disk, by retention class", |of| of.spans),
+    ];
+    for (name, help, value) in gauges {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for of in classes {
+            let gauge = ConstGauge::new(i64::try_from(value(of)).unwrap_or(i64::MAX));
+            gauge.encode(family.encode_family(&[("class", of.name.as_str())])?)?;
+        }
+    }
+    let (name, help) =
+        ("tricord_querier_class_dropped_windows", "Windows dropped as they were past, by retention class");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for of in classes {
+        ConstCounter::new(of.dropped).encode(family.encode_family(&[("class", of.name.as_str())])?)?;
+    }
+    Ok(())
 }

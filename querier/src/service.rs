@@ -28,7 +28,7 @@ const MAX_QUERY_TIME: Duration = Duration::from_secs(120);
 
 /// How long cleaning tries again while deletes are left, and after which wait.
 const MAX_CLEAN_WAIT: Duration = Duration::from_secs(20);
-const CLEAN_AGAIN: Duration = Duration::from_millis(100);
+const CLEAN_AGAIN: Duration = Duration::from_millis(500);
 
 /// A data node.
 pub(crate) struct Service {

@@ -1,6 +1,8 @@
 //! Each role's configuration, made from the settings of the process, and whether all of them make sense.
 
 use anyhow::{Context, Result, bail};
+use tricord_ingester::TenantLimits;
+use tricord_model::RetentionTexts;
 
 use super::{Settings, parse_duration_ms};
 
@@ -30,6 +32,7 @@ impl Settings {
         Ok(tricord_querier::Config {
             data_dir: self.data_dir.clone(),
             retention: self.retention.clone(),
+            retention_texts: self.retention_texts(),
             zone: self.zone.clone(),
             // Half of what the process may take; requests and queries share the rest.
             memory_limit_bytes: self.memory_limit_bytes()? / 2,
@@ -37,9 +40,26 @@ impl Settings {
         })
     }
 
+    /// The classes of retention, and which tenant is in which: data nodes and proxies must agree on that.
+    fn retention_texts(&self) -> RetentionTexts {
+        let limits = &self.ingester.limits;
+        let class =
+            |(tenant, limits): (&String, &TenantLimits)| (tenant.clone(), limits.retention_class.clone());
+        RetentionTexts {
+            classes: self.retention_classes.clone(),
+            unnamed: limits.unnamed.retention_class.clone(),
+            named: limits.named.retention_class.clone(),
+            tenants: limits.tenants.iter().map(class).collect(),
+        }
+    }
+
     /// The query proxy's configuration.
     pub(crate) fn proxy_config(&self) -> tricord_proxy::Config {
-        tricord_proxy::Config { retention: self.retention.clone(), ..self.proxy.clone() }
+        tricord_proxy::Config {
+            retention: self.retention.clone(),
+            retention_texts: self.retention_texts(),
+            ..self.proxy.clone()
+        }
     }
 
     /// Refuses what no role could start with, whichever role this process has: one file may serve all of them.

@@ -102,7 +102,7 @@ impl SpanQueries<'_> {
         let settings = self.proxy.settings();
         let fragment = Fragment {
             now_ms: self.asked.now_ms,
-            horizon_ms: settings.horizon_ms(self.asked.now_ms),
+            horizon_ms: settings.horizon_ms(&self.asked.tenant, self.asked.now_ms),
             limits: settings.limits(),
             body,
         };

@@ -213,7 +213,7 @@ impl Engine {
         }
         let fragment = Fragment {
             now_ms: question.now_ms,
-            horizon_ms: self.settings.horizon_ms(question.now_ms),
+            horizon_ms: self.settings.horizon_ms(&question.tenant, question.now_ms),
             limits: self.settings.limits(),
             body,
         };

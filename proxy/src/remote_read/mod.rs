@@ -135,7 +135,8 @@ impl Reading {
             true => FragmentBody::Series(selection.query),
             false => FragmentBody::Raw(selection.query),
         };
-        let fragment = Fragment { now_ms, horizon_ms: settings.horizon_ms(now_ms), limits, body };
+        let horizon_ms = settings.horizon_ms(&self.tenant, now_ms);
+        let fragment = Fragment { now_ms, horizon_ms, limits, body };
         let job = Job {
             tenant: self.tenant.clone(),
             shards: Shards::All,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use tricord_model::{Epoch, Seq, ShardId};
+use tricord_model::{Epoch, Retention, Seq, ShardId};
 
 /// When log entries reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub(crate) enum FsyncMode {
 pub(crate) struct StoreConfig {
     /// Where everything lies; made where missing.
     pub(crate) dir: PathBuf,
-    /// How long samples and spans are kept, in milliseconds; `None` keeps everything.
-    pub(crate) retention_ms: Option<i64>,
+    /// How long samples and spans of each tenant are kept.
+    pub(crate) retention: Retention,
     /// When log entries reach the disk.
     pub(crate) fsync: FsyncMode,
     /// The bound for data not yet written out, in bytes; writes past it are refused.
@@ -47,7 +47,7 @@ impl StoreConfig {
     pub(crate) fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            retention_ms: Some(30 * 86_400_000),
+            retention: Retention::keeping(Some(30 * 86_400_000)),
             fsync: FsyncMode::Always,
             memory_limit_bytes: 2 << 30,
             window_ms: 30 * 60_000,
@@ -160,6 +160,21 @@ pub(crate) struct CleanReport {
     pub(crate) bytes: u64,
     /// Deletes from before that are not carried out on disk yet: the commitment of their entries is not known here.
     pub(crate) left: u64,
+}
+
+/// What a retention class has on disk, over all shards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClassStats {
+    /// What settings call it.
+    pub(crate) name: String,
+    /// Generations of windows, those of each shard counted apart.
+    pub(crate) generations: u64,
+    /// Samples in them.
+    pub(crate) samples: u64,
+    /// Spans in them.
+    pub(crate) spans: u64,
+    /// Generations dropped since the start as they were past.
+    pub(crate) dropped: u64,
 }
 
 /// Counts of what a store holds and did, for metrics.

@@ -13,8 +13,8 @@ use super::head::Mark;
 /// More is counted, and not remembered: a disk that fails may show it everywhere.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// Shard, start of the window in milliseconds, and number of the generation.
-type Place = (ShardId, i64, u32);
+/// Shard, start of the window in milliseconds, number of the generation, and its retention class.
+type Place = (ShardId, i64, u32, u8);
 
 /// A damaged generation of a shard.
 struct Damage {
@@ -60,7 +60,10 @@ impl Damages {
         span_ms: i64,
         why: String,
     ) -> Error {
-        self.note((shard, window_ms, mark.number), Damage { span_ms, lost: None, why: why.clone() });
+        self.note(
+            (shard, window_ms, mark.number, mark.class),
+            Damage { span_ms, lost: None, why: why.clone() },
+        );
         error(shard, window_ms, span_ms, why)
     }
 
@@ -71,7 +74,7 @@ impl Damages {
              one or was cut, or a sorted file is gone",
             mark.samples, mark.spans
         );
-        self.note((shard, window_ms, mark.number), Damage { span_ms, lost: Some(mark), why });
+        self.note((shard, window_ms, mark.number, mark.class), Damage { span_ms, lost: Some(mark), why });
     }
 
     /// Counts damage that is not of a window.
@@ -81,7 +84,7 @@ impl Damages {
 
     fn note(&self, place: Place, damage: Damage) {
         self.found.fetch_add(1, Ordering::Relaxed);
-        let (shard, window_ms, generation) = place;
+        let (shard, window_ms, generation, _) = place;
         let mut known = self.known.lock();
         if known.contains_key(&place) || known.len() >= MAX_REMEMBERED {
             return;
@@ -108,11 +111,11 @@ impl Damages {
         let overlaps = |window_ms: i64, damage: &Damage| {
             window_ms <= until_ms && window_ms.saturating_add(damage.span_ms) > from_ms
         };
-        let mut of_shard = known.range((shard, i64::MIN, 0)..=(shard, until_ms, u32::MAX));
+        let mut of_shard = known.range((shard, i64::MIN, 0, 0)..=(shard, until_ms, u32::MAX, u8::MAX));
         match of_shard
-            .find(|((_, window_ms, _), damage)| damage.lost.is_some() && overlaps(*window_ms, damage))
+            .find(|((_, window_ms, ..), damage)| damage.lost.is_some() && overlaps(*window_ms, damage))
         {
-            Some(((_, window_ms, _), damage)) => {
+            Some(((_, window_ms, ..), damage)) => {
                 Err(error(shard, *window_ms, damage.span_ms, damage.why.clone()))
             }
             None => Ok(()),
@@ -122,22 +125,22 @@ impl Damages {
     /// Whether anything of a shard in a range of time, its end excluded, is damaged.
     pub(crate) fn touches(&self, shard: ShardId, from_ms: i64, end_ms: i64) -> bool {
         let known = self.known.lock();
-        let mut of_shard = known.range((shard, i64::MIN, 0)..(shard, end_ms, 0));
-        of_shard.any(|((_, window_ms, _), damage)| window_ms.saturating_add(damage.span_ms) > from_ms)
+        let mut of_shard = known.range((shard, i64::MIN, 0, 0)..(shard, end_ms, 0, 0));
+        of_shard.any(|((_, window_ms, ..), damage)| window_ms.saturating_add(damage.span_ms) > from_ms)
     }
 
     /// The generations that a shard has lost.
     pub(crate) fn lost_of(&self, shard: ShardId) -> Vec<(i64, Mark)> {
         let known = self.known.lock();
-        let of_shard = known.range((shard, i64::MIN, 0)..=(shard, i64::MAX, u32::MAX));
-        of_shard.filter_map(|((_, window_ms, _), damage)| Some((*window_ms, damage.lost?))).collect()
+        let of_shard = known.range((shard, i64::MIN, 0, 0)..=(shard, i64::MAX, u32::MAX, u8::MAX));
+        of_shard.filter_map(|((_, window_ms, ..), damage)| Some((*window_ms, damage.lost?))).collect()
     }
 
     /// What is damaged of a shard, for people; `None` where nothing is known to be.
     pub(crate) fn of_shard(&self, shard: ShardId) -> Option<Error> {
         let known = self.known.lock();
-        let mut of_shard = known.range((shard, i64::MIN, 0)..=(shard, i64::MAX, u32::MAX));
-        let ((_, window_ms, _), damage) = of_shard.next()?;
+        let mut of_shard = known.range((shard, i64::MIN, 0, 0)..=(shard, i64::MAX, u32::MAX, u8::MAX));
+        let ((_, window_ms, ..), damage) = of_shard.next()?;
         Some(error(shard, *window_ms, damage.span_ms, damage.why.clone()))
     }
 
@@ -146,9 +149,9 @@ impl Damages {
         self.retain(|(of, ..), _| *of != shard);
     }
 
-    /// Forgets what began before a time: it is past retention.
-    pub(crate) fn forget_before(&self, end_ms: i64) {
-        self.retain(|(_, window_ms, _), _| *window_ms >= end_ms);
+    /// Forgets what began before a time in a retention class: it is past retention.
+    pub(crate) fn forget_before(&self, class: u8, end_ms: i64) {
+        self.retain(|(_, window_ms, _, of), _| *of != class || *window_ms >= end_ms);
     }
 
     fn retain(&self, stays: impl Fn(&Place, &Damage) -> bool) {
@@ -161,7 +164,7 @@ impl Damages {
     pub(crate) fn counts(&self) -> DamageCounts {
         let known = self.known.lock();
         let windows: BTreeSet<(ShardId, i64)> =
-            known.keys().map(|(shard, window_ms, _)| (*shard, *window_ms)).collect();
+            known.keys().map(|(shard, window_ms, ..)| (*shard, *window_ms)).collect();
         let shards: BTreeSet<ShardId> = windows.iter().map(|(shard, _)| *shard).collect();
         DamageCounts {
             windows: windows.len() as u64,
@@ -185,11 +188,13 @@ mod tests {
     use tricord_model::Seq;
 
     use super::*;
+    use crate::storage::keys::Generation;
 
     #[test]
     fn what_is_lost_fences_its_time_in_its_shard() {
         let damages = Damages::default();
-        let mark = Mark { number: 2, through: Seq(5), samples: 7, spans: 0, windows: 2 };
+        let of = Generation { class: 0, window_ms: 1_000, number: 2 };
+        let mark = Mark { samples: 7, windows: 2, ..Mark::written_out(of, Seq(5)) };
         damages.lose(ShardId(1), 1_000, mark, 2_000);
         let _ = damages.meet(ShardId(1), 9_000, &mark, 1_000, "a block".to_owned());
         let fenced = |shard, from, until| damages.check(ShardId(shard), from, until).is_err();
@@ -198,7 +203,9 @@ mod tests {
         assert!(damages.touches(ShardId(1), 9_999, 20_000) && !damages.touches(ShardId(1), 3_000, 9_000));
         assert_eq!(damages.counts(), DamageCounts { windows: 2, shards: 1, found: 2 });
         assert_eq!(damages.lost_of(ShardId(1)), [(1_000, mark)]);
-        damages.forget_before(2_000);
+        damages.forget_before(1, 2_000);
+        assert!(fenced(1, 0, 9_999), "it is of another class");
+        damages.forget_before(0, 2_000);
         assert!(!fenced(1, 0, 9_999) && damages.of_shard(ShardId(1)).is_some());
         damages.forget_shard(ShardId(1));
         assert_eq!(damages.counts().windows, 0);

@@ -15,7 +15,7 @@ use super::damage::Damages;
 use super::flush::encode::{SERIES_PER_INDEX_BLOCK, VERSION};
 use super::head::Mark;
 use super::head::payload::decode_exemplars;
-use super::keys::{self, Generation, Section};
+use super::keys::{self, Section};
 
 /// Visits a label value with its series, encoded; answers whether to go on.
 type VisitValue<'v> = &'v mut dyn FnMut(&str, &[u8]) -> Result<bool, Error>;
@@ -75,8 +75,7 @@ impl<'a> Disk<'a> {
         tenant: &Tenant,
         bytes: &'a AtomicU64,
     ) -> Self {
-        let of = Generation { window_ms, number: mark.number };
-        let (rocks, prefix) = (on.rocks, keys::tenant(of, shard, tenant));
+        let (rocks, prefix) = (on.rocks, keys::tenant(mark.generation(window_ms), shard, tenant));
         Self { on, rocks, cache, shard, window_ms, prefix, mark, bytes }
     }
 

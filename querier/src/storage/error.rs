@@ -27,15 +27,15 @@ pub(crate) enum Error {
         /// How many are allowed.
         limit: u64,
     },
-    /// A shard has as many deletes as it may that are not carried out on disk.
+    /// A shard has as many deletes as it may, by number or size, that are not carried out on disk.
     #[error(
-        "shard {shard} has {limit} deletes that are not carried out on disk: POST /api/v1/admin/tsdb/clean_tombstones first"
+        "shard {shard} has {deletes} deletes that are not carried out on disk: POST /api/v1/admin/tsdb/clean_tombstones first"
     )]
     TooManyDeletes {
         /// The shard.
         shard: ShardId,
-        /// How many are allowed.
-        limit: usize,
+        /// How many there are.
+        deletes: usize,
     },
     /// The shard is not on this node.
     #[error("shard {0} is not stored on this node")]

@@ -20,9 +20,6 @@ pub(crate) const FAMILIES: [Family; 3] = [
     Family { name: DATA, compress: false, bloom: false, block_bytes: 16 << 10 },
 ];
 
-/// The only retention class so far.
-pub(crate) const CLASS: u8 = 0;
-
 const MARKS: u8 = 0;
 const CONTENT: u8 = 1;
 
@@ -57,9 +54,11 @@ pub(crate) const SPAN_BLOCKS_PER_WINDOW: u32 = 1 << 20;
 /// A window's generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Generation {
+    /// The number of the retention class.
+    pub(crate) class: u8,
     /// The window's start, in milliseconds.
     pub(crate) window_ms: i64,
-    /// Counted from 1 in each window.
+    /// Counted from 1 in each window, over all classes.
     pub(crate) number: u32,
 }
 
@@ -72,31 +71,32 @@ fn unsortable(bytes: [u8; 8]) -> i64 {
     (u64::from_be_bytes(bytes) ^ (1 << 63)) as i64
 }
 
-/// Everything of a window sorts at or after this, and before [`window`] of any later one.
-pub(crate) fn window(window_ms: i64) -> Vec<u8> {
-    let mut key = vec![CLASS];
+/// Everything of a window and class sorts at or after this, and before [`window`] of any later one.
+pub(crate) fn window(class: u8, window_ms: i64) -> Vec<u8> {
+    let mut key = vec![class];
     key.extend_from_slice(&sortable(window_ms));
     key
 }
 
 /// The first key after all windows.
 pub(crate) fn windows_end() -> Vec<u8> {
-    vec![CLASS + 1]
+    vec![u8::MAX]
 }
 
 /// The prefix of a generation.
 pub(crate) fn generation(generation: Generation) -> Vec<u8> {
-    let mut key = window(generation.window_ms);
+    let mut key = window(generation.class, generation.window_ms);
     key.extend_from_slice(&generation.number.to_be_bytes());
     key
 }
 
 /// The generation that a key belongs to.
 pub(crate) fn parse_generation(key: &[u8]) -> Option<Generation> {
-    let (_, rest) = key.split_first()?;
+    let (class, rest) = key.split_first()?;
     let (window, rest) = rest.split_first_chunk::<8>()?;
     let (number, _) = rest.split_first_chunk::<4>()?;
-    Some(Generation { window_ms: unsortable(*window), number: u32::from_be_bytes(*number) })
+    let (window_ms, number) = (unsortable(*window), u32::from_be_bytes(*number));
+    Some(Generation { class: *class, window_ms, number })
 }
 
 /// The key of a shard's mark in a generation.
@@ -276,9 +276,9 @@ mod tests {
     #[test]
     fn windows_sort_by_time() {
         let times = [i64::MIN, -1_800_000, 0, 1_800_000, i64::MAX];
-        let keys: Vec<_> = times.iter().map(|time| window(*time)).collect();
+        let keys: Vec<_> = times.iter().map(|time| window(0, *time)).collect();
         assert!(keys.is_sorted());
-        let of = Generation { window_ms: -1_800_000, number: 7 };
+        let of = Generation { class: 3, window_ms: -1_800_000, number: 7 };
         assert_eq!(parse_generation(&shard(of, ShardId(3))), Some(of));
         assert_eq!(parse_mark(&mark(of, ShardId(3))), Some(ShardId(3)));
         assert_eq!(parse_mark(&shard(of, ShardId(3))), None);

@@ -110,7 +110,7 @@ impl Ledger {
             out.u64(account.last.0);
             out.u64(account.marks.len() as u64);
             for (window_ms, mark) in &account.marks {
-                out.bytes(&keys::generation(Generation { window_ms: *window_ms, number: mark.number }));
+                out.bytes(&keys::generation(mark.generation(*window_ms)));
                 out.u64(mark.through.0);
                 out.u64(mark.samples);
                 out.u64(mark.spans);
@@ -138,7 +138,8 @@ impl Ledger {
                 let windows = u16::try_from(input.u32()?)
                     .map_err(|_| Error::corrupt("the ledger names an impossible window"))?;
                 let (deleted, is_merged) = (Seq(input.u64()?), input.u64()? != 0);
-                let mark = Mark { number: of.number, through, deleted, samples, spans, windows, is_merged };
+                let Generation { class, number, .. } = of;
+                let mark = Mark { class, number, through, deleted, samples, spans, windows, is_merged };
                 account.marks.push((of.window_ms, mark));
             }
             shards.insert(shard, account);
@@ -149,17 +150,14 @@ impl Ledger {
     /// The prefixes of all generations that must be there, sorted.
     pub(crate) fn generations(&self) -> BTreeSet<Vec<u8>> {
         let marks = self.shards.values().flat_map(|account| &account.marks);
-        marks
-            .map(|(window_ms, mark)| Generation { window_ms: *window_ms, number: mark.number })
-            .map(keys::generation)
-            .collect()
+        marks.map(|(window_ms, mark)| mark.generation(*window_ms)).map(keys::generation).collect()
     }
 
     /// What must be there and is neither, nor was merged into what is there.
     pub(crate) fn missing(&self, found: &Marks) -> Vec<(ShardId, i64, Mark)> {
         let mut missing = Vec::new();
         for (shard, account) in &self.shards {
-            let lacks = |(window_ms, mark): &&(i64, Mark)| !found.has(*shard, *window_ms, mark.number);
+            let lacks = |(window_ms, mark): &&(i64, Mark)| !found.has(*shard, mark.generation(*window_ms));
             let lost = account.marks.iter().filter(lacks);
             missing.extend(lost.map(|(window_ms, mark)| (*shard, *window_ms, *mark)));
         }
@@ -177,7 +175,7 @@ mod tests {
             spans: 2,
             windows: 12,
             is_merged: true,
-            ..Mark::written_out(number, Seq(9))
+            ..Mark::written_out(Generation { class: 1, window_ms: 0, number }, Seq(9))
         };
         let base = Position { seq: Seq(8), epoch: Epoch(3) };
         let marks = vec![(-1_800_000, mark(1)), (0, mark(7))];

@@ -117,38 +117,52 @@ impl Inner {
         Ok(())
     }
 
-    /// Drops whole windows that are past retention.
+    /// Drops whole windows that are past retention, class by class.
     fn apply_retention(&self, now_ms: i64) -> Result<(), Error> {
-        let Some(retention_ms) = self.config.retention_ms else { return Ok(()) };
         if self.pins.load(Ordering::Acquire) > 0 {
             return Ok(());
         }
-        let kept_from_ms = now_ms.saturating_sub(retention_ms);
-        let window_ms = self.config.window_ms;
         let _no_flush = self.flushing.lock();
+        for class in self.classes.numbers() {
+            if let Some(keep_ms) = self.classes.keep_ms(class) {
+                self.drop_before(class, now_ms.saturating_sub(keep_ms))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the windows of a class that end before a time. While nothing is flushed or installed.
+    fn drop_before(&self, class: u8, kept_from_ms: i64) -> Result<(), Error> {
+        let window_ms = self.config.window_ms;
         let cells = self.cells();
         // A merged window that is partly inside stays, and so does all that begins with it or later.
         let mut end_ms = kept_from_ms.saturating_sub(window_ms).saturating_add(1);
         for cell in &cells {
             for (start_ms, marks) in cell.state.read().marks.range(..end_ms) {
                 let span_ms = |mark: &Mark| window_ms.saturating_mul(i64::from(mark.windows));
-                if marks.iter().any(|mark| start_ms.saturating_add(span_ms(mark)) > kept_from_ms) {
+                let is_inside = |mark: &Mark| start_ms.saturating_add(span_ms(mark)) > kept_from_ms;
+                if marks.iter().any(|mark| mark.class == class && is_inside(mark)) {
                     end_ms = *start_ms;
                     break;
                 }
             }
         }
-        let mut any = false;
+        let mut dropped = 0;
         for cell in &cells {
             let mut shard = cell.state.write();
-            let kept = shard.marks.split_off(&end_ms);
-            let old = std::mem::replace(&mut shard.marks, kept);
-            any |= !old.is_empty();
+            let old = shard.marks.range_mut(..end_ms);
+            let of_shard: usize =
+                old.map(|(_, marks)| marks.extract_if(.., |mark| mark.class == class).count()).sum();
+            if of_shard > 0 {
+                shard.marks.retain(|_, marks| !marks.is_empty());
+                dropped += of_shard as u64;
+            }
         }
-        if any {
-            self.damages.forget_before(end_ms);
+        if dropped > 0 {
+            self.classes.dropped(class, dropped);
+            self.damages.forget_before(class, end_ms);
             self.write_ledger()?;
-            let (from, to) = (keys::window(i64::MIN), keys::window(end_ms));
+            let (from, to) = (keys::window(class, i64::MIN), keys::window(class, end_ms));
             // The marks go first: an index without marks is removed when the store is opened.
             self.rocks.delete_range(keys::DATA, &from, &to)?;
             self.rocks.delete_range(keys::INDEX, &from, &to)?;

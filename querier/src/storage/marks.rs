@@ -18,8 +18,8 @@ pub(crate) struct Marks {
     pub(crate) live: HashMap<ShardId, BTreeMap<i64, Vec<Mark>>>,
     /// What merged generations have replaced, and a crash has left.
     pub(crate) replaced: BTreeMap<Generation, Vec<ShardId>>,
-    /// What merged generations say that they replace: for each shard and window, the highest of the generations.
-    merged: HashMap<(ShardId, i64), u32>,
+    /// What merged generations say that they replace: for each shard, class and window, the highest of the generations.
+    merged: HashMap<(ShardId, u8, i64), u32>,
     /// The highest number met in each window: none is ever given again.
     highest: HashMap<i64, u32>,
 }
@@ -82,21 +82,21 @@ impl Marks {
         walk(rocks, keys::DATA, known, &mut |of, key, value| {
             // Behind the marks of one generation come its blocks: on to the next generation.
             let Some(shard) = keys::parse_mark(key) else { return Ok(Next::Generation) };
-            let (mark, of_windows) = decode_mark(of.number, value)?;
+            let (mark, of_windows) = decode_mark(of, value)?;
             marks.raise(of.window_ms, of.number);
             for (place, number) in of_windows.into_iter().enumerate().filter(|(_, number)| *number > 0) {
                 let replaced_ms = of.window_ms.saturating_add(window_ms.saturating_mul(place as i64));
                 // A number of what was replaced is never given again.
                 marks.raise(replaced_ms, number);
-                let highest = marks.merged.entry((shard, replaced_ms)).or_default();
+                let highest = marks.merged.entry((shard, of.class, replaced_ms)).or_default();
                 *highest = number.max(*highest);
             }
             marks.live.entry(shard).or_default().entry(of.window_ms).or_default().push(mark);
             Ok(Next::Pair)
         })?;
         let merged = std::mem::take(&mut marks.merged);
-        for ((shard, window_ms), highest) in &merged {
-            marks.replace(*shard, *window_ms, *highest);
+        for ((shard, class, window_ms), highest) in &merged {
+            marks.replace(*shard, Generation { class: *class, window_ms: *window_ms, number: *highest });
         }
         marks.merged = merged;
         Ok(marks)
@@ -107,12 +107,13 @@ impl Marks {
         *highest = number.max(*highest);
     }
 
-    /// Takes generations of a window up to a number out of what counts.
-    fn replace(&mut self, shard: ShardId, window_ms: i64, highest: u32) {
+    /// Takes generations of a window and class up to a number out of what counts.
+    fn replace(&mut self, shard: ShardId, of: Generation) {
+        let Generation { class, window_ms, number: highest } = of;
         let Some(of_shard) = self.live.get_mut(&shard) else { return };
         let Some(marks) = of_shard.get_mut(&window_ms) else { return };
-        for mark in marks.extract_if(.., |mark| mark.number <= highest) {
-            self.replaced.entry(Generation { window_ms, number: mark.number }).or_default().push(shard);
+        for mark in marks.extract_if(.., |mark| mark.class == class && mark.number <= highest) {
+            self.replaced.entry(mark.generation(window_ms)).or_default().push(shard);
         }
         if marks.is_empty() {
             of_shard.remove(&window_ms);
@@ -120,18 +121,18 @@ impl Marks {
     }
 
     /// Whether a generation of a shard counts, or is in one that does.
-    pub(crate) fn has(&self, shard: ShardId, window_ms: i64, number: u32) -> bool {
-        let of_window = self.live.get(&shard).and_then(|of_shard| of_shard.get(&window_ms));
-        let is_live = of_window.is_some_and(|marks| marks.iter().any(|mark| mark.number == number));
-        is_live || self.merged.get(&(shard, window_ms)).is_some_and(|highest| number <= *highest)
+    pub(crate) fn has(&self, shard: ShardId, of: Generation) -> bool {
+        let of_window = self.live.get(&shard).and_then(|of_shard| of_shard.get(&of.window_ms));
+        let is_live =
+            of_window.is_some_and(|marks| marks.iter().any(|mark| mark.generation(of.window_ms) == of));
+        let merged = self.merged.get(&(shard, of.class, of.window_ms));
+        is_live || merged.is_some_and(|highest| of.number <= *highest)
     }
 }
 
 /// The generations that a shard's marks are of.
 pub(crate) fn generations_of(marks: &BTreeMap<i64, Vec<Mark>>) -> impl Iterator<Item = Generation> {
-    marks.iter().flat_map(|(window_ms, marks)| {
-        marks.iter().map(|mark| Generation { window_ms: *window_ms, number: mark.number })
-    })
+    marks.iter().flat_map(|(window_ms, marks)| marks.iter().map(|mark| mark.generation(*window_ms)))
 }
 
 impl Inner {

@@ -9,6 +9,7 @@ pub(crate) mod block;
 mod books;
 mod cache;
 pub(crate) mod check;
+mod classes;
 mod compact;
 mod config;
 mod damage;
@@ -37,8 +38,8 @@ mod warm;
 mod tests;
 
 pub(crate) use config::{
-    CleanReport, Counts, Entry, FlushReport, FsyncMode, Judged, MergeReport, Position, Progress, StoreConfig,
-    StoreStats,
+    ClassStats, CleanReport, Counts, Entry, FlushReport, FsyncMode, Judged, MergeReport, Position, Progress,
+    StoreConfig, StoreStats,
 };
 pub(crate) use error::Error;
 pub(crate) use reader::Reader;

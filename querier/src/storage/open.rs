@@ -9,6 +9,7 @@ use tricord_model::{Seq, ShardId};
 
 use super::books::Books;
 use super::cache::ReadCache;
+use super::classes::Classes;
 use super::compact::{Merges, Retired};
 use super::damage::Damages;
 use super::flush::MAX_WINDOWS;
@@ -47,10 +48,12 @@ impl Store {
         let (ledger, is_known) = read_ledger(&config, format)?;
         let rocks = guard::open(&config, &ledger)?;
         let cache = ReadCache::new(config.read_cache_bytes);
+        let classes = Classes::open(&config.dir, &config.retention)?;
         let inner = Arc::new(Inner {
             config,
             rocks,
             cache,
+            classes,
             shards: RwLock::default(),
             flushing: Mutex::new(()),
             merging: Mutex::new(()),
@@ -159,7 +162,7 @@ impl Inner {
             if !is_void.contains(&shard) {
                 let span_ms = self.config.window_ms.saturating_mul(i64::from(mark.windows));
                 self.damages.lose(shard, window_ms, mark, span_ms);
-                used.insert(Generation { window_ms, number: mark.number });
+                used.insert(mark.generation(window_ms));
                 // Its number stays its own.
                 let mut generations = self.generations.lock();
                 let highest = generations.entry(window_ms).or_default();
@@ -167,6 +170,9 @@ impl Inner {
             }
         }
         let Marks { live: mut marks, replaced, .. } = marks;
+        let classes: BTreeSet<u8> =
+            marks.values().flat_map(BTreeMap::values).flatten().map(|mark| mark.class).collect();
+        classes.into_iter().try_for_each(|class| self.classes.check(class))?;
         self.remove_parts(&replaced, &used)?;
         self.remove_orphans(&used, &known)?;
         let mut cells = BTreeMap::new();
@@ -288,8 +294,10 @@ impl Inner {
         let windows: Vec<(i64, u32)> =
             self.generations.lock().iter().map(|(window_ms, highest)| (*window_ms, *highest)).collect();
         for (window_ms, highest) in windows {
-            for number in 1..=highest {
-                let of = Generation { window_ms, number };
+            let numbers =
+                (1..=highest).flat_map(|number| self.classes.numbers().map(move |class| (class, number)));
+            for (class, number) in numbers {
+                let of = Generation { class, window_ms, number };
                 let prefix = keys::shard(of, shard);
                 batch.delete(keys::DATA, &keys::mark(of, shard));
                 batch.delete_range(keys::DATA, &prefix, &keys::after(&prefix));

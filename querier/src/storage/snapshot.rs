@@ -3,7 +3,7 @@
 //! The stream is a list of items: the shard's own row, its other rows, the pairs of its windows, and the entries that
 //! are committed and not in windows. While a stream is read nothing that it needs is removed.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tricord_model::codec::{CodecError, Reader as In, Writer as Out};
 use tricord_model::{Epoch, Seq, ShardId};
 
-use super::keys::{self, Generation, Row};
+use super::keys::{self, Row};
 use super::log::Kind;
 use super::state::{Meta, meta_row};
 use super::store::{Cell, Inner};
@@ -35,11 +35,15 @@ enum Item {
     Index = 2,
     Data = 3,
     Entry = 4,
+    /// The number that a retention class has in keys, and its name.
+    Class = 5,
 }
 
 impl Item {
     fn from_number(number: u8) -> Option<Self> {
-        [Self::State, Self::Index, Self::Data, Self::Entry].into_iter().find(|item| *item as u8 == number)
+        [Self::State, Self::Index, Self::Data, Self::Entry, Self::Class]
+            .into_iter()
+            .find(|item| *item as u8 == number)
     }
 }
 
@@ -83,15 +87,21 @@ impl Store {
         inner.pins.fetch_add(1, Ordering::AcqRel);
         let pin = Pin(Arc::clone(inner));
         let mut ranges = VecDeque::new();
+        let mut buffer = Vec::new();
         let (position, base) = {
             let state = cell.state.read();
             state.check()?;
             // Another replica must not come to lack what this one has lost, nor begin with what cannot be read.
             inner.damages.of_shard(shard).map_or(Ok(()), Err)?;
             let seq = state.committed.min(state.applied.seq).max(state.base.seq);
+            let classes: BTreeSet<u8> = state.marks.values().flatten().map(|mark| mark.class).collect();
+            for class in classes.into_iter().filter(|class| *class > 0) {
+                let name = inner.classes.name(class).unwrap_or_default();
+                put(&mut buffer, Item::Class, &[class], name.as_bytes());
+            }
             for (window_ms, marks) in &state.marks {
                 for mark in marks {
-                    let of = Generation { window_ms: *window_ms, number: mark.number };
+                    let of = mark.generation(*window_ms);
                     let prefix = keys::shard(of, shard);
                     ranges.push_back((Item::Index, prefix.clone(), keys::after(&prefix)));
                     ranges.push_back((Item::Data, prefix.clone(), keys::after(&prefix)));
@@ -102,7 +112,6 @@ impl Store {
             let epoch = inner.log_epoch_at(shard, seq).unwrap_or(state.base.epoch);
             (Position { seq, epoch }, state.base)
         };
-        let mut buffer = Vec::new();
         let prefix = keys::state(shard);
         inner.rocks.scan::<Error>(keys::STATE, &prefix, &keys::after(&prefix), &mut |key, value| {
             put(&mut buffer, Item::State, key, value);
@@ -209,6 +218,8 @@ struct Installing<'a> {
     rows: Vec<(Vec<u8>, Vec<u8>)>,
     index: Vec<(Vec<u8>, Vec<u8>)>,
     data: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The numbers of classes here, by those in the snapshot.
+    classes: BTreeMap<u8, u8>,
     bytes: usize,
     files: u32,
     entries: Vec<Entry>,
@@ -230,6 +241,7 @@ impl<'a> Installing<'a> {
             rows: Vec::new(),
             index: Vec::new(),
             data: Vec::new(),
+            classes: BTreeMap::from([(0, 0)]),
             bytes: 0,
             files: 0,
             entries: Vec::new(),
@@ -256,10 +268,18 @@ impl<'a> Installing<'a> {
     }
 
     fn take(&mut self, item: Item, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        if item == Item::Entry {
-            return self.take_entry(key, value);
+        match item {
+            Item::Entry => return self.take_entry(key, value),
+            Item::Class => return self.take_class(key, value),
+            Item::State | Item::Index | Item::Data => {}
         }
-        let pair = (key.to_vec(), value.to_vec());
+        let mut pair = (key.to_vec(), value.to_vec());
+        if matches!(item, Item::Index | Item::Data) {
+            let (class, _) =
+                key.split_first().ok_or_else(|| Error::corrupt("a snapshot has an empty key"))?;
+            let here = self.classes.get(class);
+            pair.0[0] = *here.ok_or_else(|| Error::corrupt("a snapshot does not name a retention class"))?;
+        }
         let prefix = keys::state(self.shard);
         match item {
             Item::State if !key.starts_with(&prefix) => {
@@ -282,10 +302,23 @@ impl<'a> Installing<'a> {
                 }
                 self.data.push(pair);
             }
-            Item::Entry => {}
+            Item::Entry | Item::Class => {}
         }
         self.bytes += key.len() + value.len();
         if self.bytes >= FILE_BYTES { self.ingest() } else { Ok(()) }
+    }
+
+    fn take_class(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        let name = String::from_utf8_lossy(value);
+        let ([number], Some(here)) = (key, self.inner.classes.number(&name)) else {
+            return Err(Error::Invalid(format!(
+                "shard {} has data of retention class {name:?}, which retention_classes lacks on this node: give all \
+                 data nodes the same",
+                self.shard
+            )));
+        };
+        self.classes.insert(*number, here);
+        Ok(())
     }
 
     fn take_entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
@@ -331,7 +364,7 @@ impl<'a> Installing<'a> {
             .generations
             .iter()
             .filter_map(|key| keys::parse_generation(key))
-            .all(|of| marks.has(self.shard, of.window_ms, of.number))
+            .all(|of| marks.has(self.shard, of))
         {
             return Err(Error::corrupt("windows of a snapshot cannot be read back"));
         }

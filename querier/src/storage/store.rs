@@ -12,14 +12,15 @@ use tricord_rocks::Rocks;
 
 use super::books::Books;
 use super::cache::ReadCache;
+use super::classes::Classes;
 use super::compact::{Merges, Retired};
 use super::damage::Damages;
+use super::deletes;
 use super::disk::OnDisk;
-use super::deletes::{self, MAX_TOMBSTONES};
 use super::head::{Rules, Shard};
 use super::keys;
 use super::log::{Done, Kind, Log, Sink};
-use super::{Entry, Error, FlushReport, Judged, Position, Reader, StoreConfig, StoreStats};
+use super::{ClassStats, Entry, Error, FlushReport, Judged, Position, Reader, StoreConfig, StoreStats};
 
 /// A shard with its lock.
 pub(crate) struct Cell {
@@ -97,6 +98,7 @@ pub(crate) struct Inner {
     pub(crate) config: StoreConfig,
     pub(crate) rocks: Rocks,
     pub(crate) cache: ReadCache,
+    pub(crate) classes: Classes,
     pub(crate) shards: RwLock<BTreeMap<ShardId, Arc<Cell>>>,
     /// Held while windows are written: one flush at a time.
     pub(crate) flushing: Mutex<()>,
@@ -299,7 +301,8 @@ impl Store {
         if let Some(error) = self.inner.log()?.failure() {
             return Err(error);
         }
-        let StoreConfig { retention_ms, future_ms, .. } = self.inner.config;
+        let StoreConfig { retention, future_ms, .. } = &self.inner.config;
+        let (retention_ms, future_ms) = (retention.of(tenant).keep_ms, *future_ms);
         let cell = self.inner.cell(shard)?;
         let mut state = cell.state.write();
         state.check()?;
@@ -323,10 +326,11 @@ impl Store {
         let cell = self.inner.cell(shard)?;
         let state = cell.state.read();
         state.check()?;
-        if state.tombstones.len() >= MAX_TOMBSTONES {
-            return Err(Error::TooManyDeletes { shard, limit: MAX_TOMBSTONES });
+        let payload = deletes::payload(tenant, deletion);
+        if !state.tombstones.have_room(payload.len()) {
+            return Err(Error::TooManyDeletes { shard, deletes: state.tombstones.len() });
         }
-        Ok(Judged { payload: deletes::payload(tenant, deletion), ..Judged::default() })
+        Ok(Judged { payload, ..Judged::default() })
     }
 
     /// Appends entries of any mix of shards to the log; resolves when they are durable and applied. Entries of a shard
@@ -468,6 +472,28 @@ impl Store {
             tombstones: self.inner.cells().iter().map(|cell| cell.state.read().tombstones.len() as u64).sum(),
             deleted_samples: counters.deleted.load(Ordering::Relaxed),
         }
+    }
+
+    /// What each retention class has on disk, for metrics.
+    #[must_use]
+    pub(crate) fn class_stats(&self) -> Vec<ClassStats> {
+        let inner = &self.inner;
+        let mut stats: BTreeMap<u8, ClassStats> = BTreeMap::new();
+        for number in inner.classes.numbers() {
+            let name = inner.classes.name(number).unwrap_or_default().to_owned();
+            let dropped = inner.classes.dropped_of(number);
+            stats.insert(number, ClassStats { name, dropped, ..ClassStats::default() });
+        }
+        for cell in inner.cells() {
+            for mark in cell.state.read().marks.values().flatten() {
+                if let Some(of) = stats.get_mut(&mark.class) {
+                    of.generations += 1;
+                    of.samples += mark.samples;
+                    of.spans += mark.spans;
+                }
+            }
+        }
+        stats.into_values().collect()
     }
 
     /// A view over shards of one tenant; data before `horizon_ms` (`i64::MIN` for none) is not shown. Shards that are

@@ -12,6 +12,7 @@ mod ids;
 mod labels;
 mod matcher;
 mod regexp;
+mod retention;
 mod sample;
 mod sample_codec;
 mod sent_labels;
@@ -29,6 +30,7 @@ pub use ids::{Epoch, NodeId, Seq, ShardId, Tenant, TenantError};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use regexp::compile_anchored;
+pub use retention::{Retention, RetentionClass, RetentionTexts, parse_retention};
 pub use sample::{Exemplar, MetricKind, MetricMetadata, Points, STALE_NAN, Sample, Value, is_stale};
 pub use sample_codec::{
     decode_exemplars, decode_samples, decode_samples_into, encode_exemplars, encode_samples,

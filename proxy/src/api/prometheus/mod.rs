@@ -71,7 +71,7 @@ impl Proxy {
         let settings = self.settings();
         let fragment = Fragment {
             now_ms: asked.now_ms,
-            horizon_ms: settings.horizon_ms(asked.now_ms),
+            horizon_ms: settings.horizon_ms(&asked.tenant, asked.now_ms),
             limits: settings.limits(),
             body,
         };

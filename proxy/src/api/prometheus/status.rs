@@ -87,10 +87,13 @@ pub(super) async fn config(State(proxy): State<Proxy>) -> Result<Reply, Error> {
 /// `GET /status/runtimeinfo`
 pub(super) async fn runtimeinfo(State(proxy): State<Proxy>, asked: Asked) -> Reply {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let retention = proxy
-        .settings()
-        .retention_ms
-        .map_or("unbounded".to_owned(), |_| proxy.settings().config.retention.clone());
+    let settings = proxy.settings();
+    let class = settings.retention.of(&asked.tenant);
+    let text = settings.config.retention_texts.classes.get(&class.name);
+    let retention = match class.keep_ms {
+        None => "unbounded".to_owned(),
+        Some(_) => text.unwrap_or(&settings.config.retention).clone(),
+    };
     let started = rfc3339(proxy.started_ms());
     Reply::json(&json!({
         "startTime": started,

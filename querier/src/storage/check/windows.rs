@@ -151,8 +151,7 @@ impl Check<'_> {
 
 /// The tenants that have something, in the index or among the blocks.
 fn tenants(rocks: &Rocks, part: Part) -> Result<BTreeSet<Tenant>, Error> {
-    let of = Generation { window_ms: part.window_ms, number: part.mark.number };
-    let prefix = keys::shard(of, part.shard);
+    let prefix = keys::shard(part.mark.generation(part.window_ms), part.shard);
     let mut tenants = BTreeSet::new();
     for family in [keys::INDEX, keys::DATA] {
         let mut cursor = rocks.cursor(family, &prefix, &keys::after(&prefix))?;

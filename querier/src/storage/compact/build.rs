@@ -78,6 +78,7 @@ impl<'a, 'p> Builder<'a, 'p> {
         let mut marks = Vec::new();
         for part in &self.plan.parts {
             let mut mark = Mark {
+                class: self.of.class,
                 number: self.of.number,
                 through: through(&part.sources),
                 deleted: part.deleted(),
@@ -121,7 +122,7 @@ impl<'a, 'p> Builder<'a, 'p> {
     fn tenants(&self, part: &Part) -> Result<BTreeSet<Tenant>, Error> {
         let mut tenants = BTreeSet::new();
         for (window_ms, mark) in &part.sources {
-            let of = Generation { window_ms: *window_ms, number: mark.number };
+            let of = mark.generation(*window_ms);
             let prefix = keys::shard(of, part.cell.id);
             let mut cursor = self.inner.rocks.cursor(keys::INDEX, &prefix, &keys::after(&prefix))?;
             while let Some((key, _)) = cursor.item() {

@@ -8,13 +8,13 @@ use std::sync::atomic::AtomicU64;
 use tricord_model::Seq;
 
 use super::Pace;
-use super::plan::{Part, Plan};
+use super::plan::{Part, Plan, Sources};
 use crate::storage::cache::ReadCache;
 use crate::storage::deletes::Tombstone;
 use crate::storage::disk::Disk;
 use crate::storage::flush::{MAX_WINDOWS, decode_mark, encode_mark};
 use crate::storage::head::Mark;
-use crate::storage::keys::{self, Generation};
+use crate::storage::keys;
 use crate::storage::store::{Cell, Inner};
 use crate::storage::{CleanReport, Error, Store};
 
@@ -49,21 +49,23 @@ impl Store {
 impl Inner {
     /// What has to be written anew. Where deletes hide nothing in fact, the marks are told so at once.
     fn clean_plans(&self) -> Result<Vec<Plan>, Error> {
-        let mut plans: BTreeMap<(i64, u16), Vec<Part>> = BTreeMap::new();
+        let mut plans: BTreeMap<(u8, i64, u16), Vec<Part>> = BTreeMap::new();
         for cell in self.cells() {
-            for (start_ms, windows, part) in self.to_clean(&cell) {
+            for (place, part) in self.to_clean(&cell) {
                 if self.hides_anything(&part)? {
-                    plans.entry((start_ms, windows)).or_default().push(part);
+                    plans.entry(place).or_default().push(part);
                 } else {
                     self.carried_out(&part)?;
                 }
             }
         }
-        Ok(plans.into_iter().map(|((start_ms, windows), parts)| Plan { start_ms, windows, parts }).collect())
+        let plan = |((class, start_ms, windows), parts)| Plan { class, start_ms, windows, parts };
+        Ok(plans.into_iter().map(plan).collect())
     }
 
-    /// A shard's generations by the time that they go over, as far as deletes may hide something there.
-    fn to_clean(&self, cell: &Arc<Cell>) -> Vec<(i64, u16, Part)> {
+    /// A shard's generations by class, start and number of windows that they go over, as far as deletes may hide
+    /// something there.
+    fn to_clean(&self, cell: &Arc<Cell>) -> Vec<((u8, i64, u16), Part)> {
         let shard = cell.state.read();
         let base = shard.base.seq;
         let deletes = shard.tombstones.through(base);
@@ -71,10 +73,11 @@ impl Inner {
             return Vec::new();
         }
         // Late generations lie within a merged one: what overlaps is written together.
-        let mut spans: Vec<(i64, i64, Vec<(i64, Mark)>)> = Vec::new();
+        let mut spans: BTreeMap<u8, Vec<(i64, i64, Sources)>> = BTreeMap::new();
         for (window_ms, marks) in &shard.marks {
             for mark in marks {
                 let end_ms = self.end_ms(*window_ms, mark);
+                let spans = spans.entry(mark.class).or_default();
                 match spans.last_mut() {
                     Some((_, last_ms, sources)) if *window_ms < *last_ms => {
                         *last_ms = end_ms.max(*last_ms);
@@ -85,16 +88,18 @@ impl Inner {
             }
         }
         let window_ms = self.config.window_ms.max(1);
-        let part = |(start_ms, end_ms, sources): (i64, i64, Vec<(i64, Mark)>)| {
+        let part = |class: u8, (start_ms, end_ms, sources): (i64, i64, Sources)| {
             let windows = u16::try_from((end_ms - start_ms) / window_ms).ok()?;
             // As for any merge: a replay must know what each window has.
             let is_settled = sources.iter().all(|(_, mark)| mark.through <= base);
             let is_hidden = |of: &(i64, Mark)| self.hiding(&deletes, of).next().is_some();
             let may = is_settled && u64::from(windows) <= MAX_WINDOWS && sources.iter().any(is_hidden);
             let part = Part { cell: Arc::clone(cell), sources, deletes: deletes.clone() };
-            may.then_some((start_ms, windows, part))
+            may.then_some(((class, start_ms, windows), part))
         };
-        spans.into_iter().filter_map(part).collect()
+        let all =
+            spans.into_iter().flat_map(|(class, spans)| spans.into_iter().map(move |span| (class, span)));
+        all.filter_map(|(class, span)| part(class, span)).collect()
     }
 
     fn end_ms(&self, window_ms: i64, mark: &Mark) -> i64 {
@@ -137,9 +142,10 @@ impl Inner {
             if !part.cell.state.read().marks.get(window_ms).is_some_and(is_there) {
                 continue;
             }
-            let key = keys::mark(Generation { window_ms: *window_ms, number: old.number }, part.cell.id);
+            let of = old.generation(*window_ms);
+            let key = keys::mark(of, part.cell.id);
             let Some(value) = self.rocks.get(keys::DATA, &key)? else { continue };
-            let (mut mark, replaced) = decode_mark(old.number, &value)?;
+            let (mut mark, replaced) = decode_mark(of, &value)?;
             mark.deleted = part.deleted();
             batch.put(keys::DATA, &key, &encode_mark(&mark, &replaced));
             changed.push((*window_ms, mark));

@@ -37,7 +37,7 @@ pub(crate) struct Merges {
     bytes: AtomicU64,
     waiting: AtomicU64,
     /// Start and number of windows of merges that met damage: they are not tried again before a restart.
-    pub(super) spoiled: Mutex<HashSet<(i64, u16)>>,
+    pub(super) spoiled: Mutex<HashSet<(u8, i64, u16)>>,
 }
 
 impl Merges {
@@ -74,7 +74,7 @@ impl Store {
                 // What is damaged stays as it is, and the rest is merged.
                 Err(error) if error.is_damage() => {
                     tracing::error!(%error, from = damage::time(plan.start_ms), "windows are damaged and not merged");
-                    inner.merges.spoiled.lock().insert((plan.start_ms, plan.windows));
+                    inner.merges.spoiled.lock().insert((plan.class, plan.start_ms, plan.windows));
                     damaged.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
@@ -98,7 +98,7 @@ impl Inner {
             }
             self.next_generation(plan.start_ms)
         };
-        let of = Generation { window_ms: plan.start_ms, number };
+        let of = Generation { class: plan.class, window_ms: plan.start_ms, number };
         // Keeps what is read from being removed.
         let _reading = self.retired.guard();
         let built = Builder::new(self, plan, of, pace)?.build()?;
@@ -124,7 +124,8 @@ impl Inner {
     fn is_first(&self, plan: &Plan) -> bool {
         plan.parts.iter().all(|part| {
             let state = part.cell.state.read();
-            let known = |mark: &Mark| part.sources.contains(&(plan.start_ms, *mark));
+            let known =
+                |mark: &Mark| mark.class != plan.class || part.sources.contains(&(plan.start_ms, *mark));
             state.marks.get(&plan.start_ms).is_none_or(|marks| marks.iter().all(known))
         })
     }
@@ -143,8 +144,7 @@ impl Inner {
                         shard.marks.remove(window_ms);
                     }
                 }
-                let of = Generation { window_ms: *window_ms, number: old.number };
-                replaced.push((of, Arc::clone(&part.cell)));
+                replaced.push((old.generation(*window_ms), Arc::clone(&part.cell)));
             }
             let marks = shard.marks.entry(plan.start_ms).or_default();
             marks.push(mark);

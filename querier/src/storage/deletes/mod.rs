@@ -24,6 +24,8 @@ pub(crate) use ranges::Ranges;
 const DELETE: u8 = 2;
 /// Tombstones of a shard, at most: every query looks at those of its tenant.
 pub(crate) const MAX_TOMBSTONES: usize = 1000;
+/// What they take together, at most, in bytes as they are stored.
+pub(crate) const MAX_TOMBSTONE_BYTES: usize = 4 << 20;
 
 /// A delete that may still hide something on disk.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(crate) struct Tombstone {
     pub(crate) seq: Seq,
     pub(crate) tenant: Tenant,
     pub(crate) deletion: Deletion,
+    /// What it takes as it is stored.
+    bytes: usize,
 }
 
 impl Tombstone {
@@ -75,7 +79,7 @@ pub(crate) fn decode(bytes: &[u8], seq: Seq) -> Result<Tombstone, Error> {
     if !input.is_empty() {
         return Err(CodecError::Invalid("bytes follow the end of a deletion").into());
     }
-    Ok(Tombstone { seq, tenant, deletion })
+    Ok(Tombstone { seq, tenant, deletion, bytes: bytes.len() })
 }
 
 /// The tombstones of a shard.
@@ -85,6 +89,12 @@ pub(crate) struct Tombstones(BTreeMap<Seq, Arc<Tombstone>>);
 impl Tombstones {
     pub(crate) fn insert(&mut self, tombstone: Arc<Tombstone>) {
         self.0.insert(tombstone.seq, tombstone);
+    }
+
+    /// Whether there is room for another one whose payload has so many bytes.
+    pub(crate) fn have_room(&self, bytes: usize) -> bool {
+        let held: usize = self.iter().map(|one| one.bytes).sum();
+        self.len() < MAX_TOMBSTONES && held + bytes <= MAX_TOMBSTONE_BYTES
     }
 
     pub(crate) fn get(&self, seq: Seq) -> Option<&Tombstone> {
@@ -160,7 +170,7 @@ mod tests {
 
     fn tombstone(seq: u64, job: &str, start_ms: i64, end_ms: i64) -> Arc<Tombstone> {
         let deletion = Deletion { selectors: vec![vec![Matcher::equal("job", job)]], start_ms, end_ms };
-        Arc::new(Tombstone { seq: Seq(seq), tenant: Tenant::default(), deletion })
+        Arc::new(Tombstone { seq: Seq(seq), tenant: Tenant::default(), deletion, bytes: 100 })
     }
 
     #[test]

@@ -33,6 +33,28 @@ pub(super) struct Writer {
     data: (SortedFile, PathBuf),
 }
 
+/// The files of a generation, complete but not part of the database.
+pub(super) struct Written {
+    index: Option<PathBuf>,
+    data: PathBuf,
+    bytes: u64,
+}
+
+/// Makes files part of the database: all indexes at once, then all data at once; answers their bytes.
+pub(super) fn ingest(rocks: &Rocks, files: Vec<Written>) -> Result<u64, Error> {
+    let (mut indexes, mut data, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for file in files {
+        indexes.extend(file.index);
+        data.push(file.data);
+        bytes += file.bytes;
+    }
+    if !indexes.is_empty() {
+        rocks.ingest(keys::INDEX, &indexes)?;
+    }
+    rocks.ingest(keys::DATA, &data)?;
+    Ok(bytes)
+}
+
 /// A series with its samples, ready to be written.
 struct Row {
     labels: Labels,
@@ -45,22 +67,21 @@ impl Writer {
     pub(super) fn begin(rocks: &Rocks, dir: &Path, of: Generation) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|error| Error::io("make directory", dir, &error))?;
         let file = |family: &str| -> Result<(SortedFile, PathBuf), Error> {
-            let path = dir.join(format!("{}-{}-{family}.sst", of.window_ms, of.number));
+            let path = dir.join(format!("{}-{}-{}-{family}.sst", of.class, of.window_ms, of.number));
             Ok((rocks.sorted_file(family, &path)?, path))
         };
         Ok(Self { of, index: file(keys::INDEX)?, data: file(keys::DATA)? })
     }
 
-    /// Adds a shard's parts; answers its mark.
+    /// Adds what a shard's parts have for the class; answers its mark.
     pub(super) fn write(&mut self, job: &Job) -> Result<Mark, Error> {
-        let number = self.of.number;
-        let mut mark = Mark::written_out(number, job.through);
-        for (tenant, rows) in rows(self.of.window_ms, job) {
+        let mut mark = Mark::written_out(self.of, job.through);
+        for (tenant, rows) in rows(self.of, job) {
             mark.samples += rows.iter().map(|row| row.points.len() as u64).sum::<u64>();
             let prefix = keys::tenant(self.of, job.shard, &tenant);
             self.write_series(&prefix, rows)?;
         }
-        for (tenant, spans) in spans_by_tenant(job) {
+        for (tenant, spans) in spans_by_tenant(self.of.class, job) {
             mark.spans += spans.len() as u64;
             let prefix = keys::tenant(self.of, job.shard, &tenant);
             self.write_spans(&prefix, spans)?;
@@ -70,19 +91,16 @@ impl Writer {
         Ok(mark)
     }
 
-    /// Closes both files and makes them part of the database; answers their bytes.
-    pub(super) fn finish(self, rocks: &Rocks) -> Result<u64, Error> {
+    /// Closes both files.
+    pub(super) fn close(self) -> Result<Written, Error> {
         let Self { index: (index, index_path), data: (data, data_path), .. } = self;
-        let mut bytes = 0;
+        let mut written = Written { index: None, data: data_path, bytes: 0 };
         if !index.is_empty() {
-            bytes += index.finish()?;
+            written.bytes += index.finish()?;
+            written.index = Some(index_path);
         }
-        bytes += data.finish()?;
-        if index_path.exists() {
-            rocks.ingest(keys::INDEX, &[index_path])?;
-        }
-        rocks.ingest(keys::DATA, &[data_path])?;
-        Ok(bytes)
+        written.bytes += data.finish()?;
+        Ok(written)
     }
 
     fn write_series(&mut self, prefix: &[u8], rows: Vec<Row>) -> Result<(), Error> {
@@ -218,9 +236,11 @@ pub(crate) fn by_name(a: &Labels, b: &Labels) -> Ordering {
     a.name().cmp(b.name()).then_with(|| a.cmp(b))
 }
 
-/// The series of a job by tenant, sorted by name and labels, each with all its samples.
-fn rows(window_ms: i64, job: &Job) -> BTreeMap<Tenant, Vec<Row>> {
-    let mut series: Vec<(&u32, &(Tenant, Labels))> = job.series.iter().collect();
+/// The series of a job's tenants in a class, by tenant, sorted by name and labels, each with all its samples.
+fn rows(of: Generation, job: &Job) -> BTreeMap<Tenant, Vec<Row>> {
+    let is_in = |tenant: &Tenant| job.classes.get(tenant) == Some(&of.class);
+    let mut series: Vec<(&u32, &(Tenant, Labels))> =
+        job.series.iter().filter(|(_, (tenant, _))| is_in(tenant)).collect();
     // Ids ascend in the order of the log: of two ids for equal labels the smaller one's samples came first.
     series.sort_by(|(a_id, (a_tenant, a)), (b_id, (b_tenant, b))| {
         a_tenant.cmp(b_tenant).then_with(|| by_name(a, b)).then_with(|| a_id.cmp(b_id))
@@ -232,7 +252,7 @@ fn rows(window_ms: i64, job: &Job) -> BTreeMap<Tenant, Vec<Row>> {
         let mut exemplars: Vec<Exemplar> = Vec::new();
         for part in &job.parts {
             for column in same.iter().filter_map(|(id, _)| part.columns.get(id)) {
-                columns.push(column.points(window_ms, i64::MIN, i64::MAX));
+                columns.push(column.points(of.window_ms, i64::MIN, i64::MAX));
                 exemplars.extend(column.exemplars().iter().cloned());
             }
         }
@@ -252,11 +272,14 @@ pub(crate) fn sort_exemplars(exemplars: &mut Vec<Exemplar>) {
         .dedup_by(|a, b| a.t_ms == b.t_ms && a.value.to_bits() == b.value.to_bits() && a.labels == b.labels);
 }
 
-fn spans_by_tenant(job: &Job) -> BTreeMap<Tenant, Vec<SpanRecord>> {
+fn spans_by_tenant(class: u8, job: &Job) -> BTreeMap<Tenant, Vec<SpanRecord>> {
     let mut tenants: BTreeMap<Tenant, Vec<SpanRecord>> = BTreeMap::new();
     for part in &job.parts {
         for (number, traces) in &part.spans {
             let Some(tenant) = job.tenants.get(number) else { continue };
+            if job.classes.get(tenant) != Some(&class) {
+                continue;
+            }
             let spans = tenants.entry(tenant.clone()).or_default();
             traces.values().for_each(|of| spans.extend_from_slice(of));
         }

@@ -1,18 +1,19 @@
 //! Writing windows out: parts in memory become sorted files, and those become part of RocksDB.
 //!
-//! The index goes in first; the data brings the marks that make the generation count. A crash in between leaves an
-//! index without marks, which opening removes, and the log has the entries still.
+//! Each retention class has files of its own. The indexes go in first; the data brings the marks that
+//! make the generation count. A crash in between leaves indexes without marks, which opening removes, and the log has the entries
+//! still.
 
 pub(crate) mod encode;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tricord_model::{Labels, Seq, ShardId, Tenant};
 
 use super::head::part::Part;
 use super::head::{Mark, Shard};
-use super::keys::{self, Generation};
+use super::keys::{self, Generation, Section};
 use super::store::Inner;
 use super::{Error, FlushReport};
 use encode::Writer;
@@ -25,6 +26,17 @@ pub(crate) struct Job {
     /// Tenant and labels of the series in the parts.
     series: BTreeMap<u32, (Tenant, Labels)>,
     tenants: BTreeMap<u32, Tenant>,
+    /// What there is of the window on disk.
+    before: Vec<(i64, Mark)>,
+    /// The numbers of the retention classes that tenants' data goes to.
+    classes: BTreeMap<Tenant, u8>,
+}
+
+impl Job {
+    /// Whether a generation of a class has something of it. One without any data needs a mark all the same.
+    fn is_for(&self, class: u8) -> bool {
+        if self.classes.is_empty() { class == 0 } else { self.classes.values().any(|of| *of == class) }
+    }
 }
 
 impl Shard {
@@ -56,7 +68,15 @@ impl Shard {
         for number in parts.iter().flat_map(|part| part.spans.keys()) {
             tenants.extend(self.registry.tenant_name(*number).map(|name| (*number, name.clone())));
         }
-        Some(Job { shard: self.id, parts, through, series, tenants })
+        let longest_ms = self.window_len_ms().saturating_mul(MAX_WINDOWS as i64);
+        let covers = |start_ms: i64, mark: &Mark| {
+            start_ms.saturating_add(self.window_len_ms().saturating_mul(i64::from(mark.windows))) > window_ms
+        };
+        let marks = self.marks.range(window_ms.saturating_sub(longest_ms)..=window_ms);
+        let before = marks.flat_map(|(start_ms, marks)| marks.iter().map(|mark| (*start_ms, *mark)));
+        let before = before.filter(|(start_ms, mark)| covers(*start_ms, mark)).collect();
+        let classes = BTreeMap::new();
+        Some(Job { shard: self.id, parts, through, series, tenants, before, classes })
     }
 }
 
@@ -93,23 +113,32 @@ impl Inner {
 
     fn write_window(&self, window_ms: i64, report: &mut FlushReport) -> Result<(), Error> {
         let cells = self.cells();
-        let jobs: Vec<Job> = cells.iter().filter_map(|cell| cell.state.read().job(window_ms)).collect();
+        let mut jobs: Vec<Job> = cells.iter().filter_map(|cell| cell.state.read().job(window_ms)).collect();
         if jobs.is_empty() {
             return Ok(());
         }
+        jobs.iter_mut().try_for_each(|job| self.choose_classes(job))?;
         // What the files say must not be ahead of the log after a power cut.
         self.sync_log()?;
-        let of = Generation { window_ms, number: self.next_generation(window_ms) };
-        let mut writer = Writer::begin(&self.rocks, &self.staging(), of)?;
-        let mut marks = Vec::with_capacity(jobs.len());
-        let mut duplicates = 0;
-        for job in &jobs {
-            let mark = writer.write(job)?;
-            duplicates += job.parts.iter().map(|part| part.samples).sum::<u64>() - mark.samples;
-            marks.push((job.shard, mark));
+        let number = self.next_generation(window_ms);
+        let (mut files, mut marks) = (Vec::new(), Vec::with_capacity(jobs.len()));
+        for class in self.classes.numbers() {
+            let of_class: Vec<&Job> = jobs.iter().filter(|job| job.is_for(class)).collect();
+            if of_class.is_empty() {
+                continue;
+            }
+            let of = Generation { class, window_ms, number };
+            let mut writer = Writer::begin(&self.rocks, &self.staging(), of)?;
+            for job in of_class {
+                marks.push((job.shard, writer.write(job)?));
+            }
+            files.push(writer.close()?);
         }
         self.books.fall_behind();
-        report.bytes += writer.finish(&self.rocks)?;
+        // All classes at once: a mark says that its window has everything up to an entry, whatever its class.
+        report.bytes += encode::ingest(&self.rocks, files)?;
+        let held: u64 = jobs.iter().flat_map(|job| &job.parts).map(|part| part.samples).sum();
+        let written: u64 = marks.iter().map(|(_, mark)| mark.samples).sum();
         for (shard, mark) in marks {
             report.samples += mark.samples;
             report.spans += mark.spans;
@@ -119,8 +148,43 @@ impl Inner {
             }
         }
         report.windows += 1;
-        self.counters.flushed(duplicates);
+        self.counters.flushed(held - written);
         Ok(())
+    }
+
+    /// Finds out to which class each tenant's data goes: to that of the tenant, but late data of one that has changed
+    /// its class to where the rest of the window is, unless that goes sooner.
+    fn choose_classes(&self, job: &mut Job) -> Result<(), Error> {
+        let tenants = job.series.values().map(|(tenant, _)| tenant).chain(job.tenants.values());
+        for tenant in tenants.collect::<BTreeSet<_>>() {
+            let own = self.classes.of(tenant);
+            let mut class = own;
+            if job.before.iter().any(|(_, mark)| mark.class != class) {
+                let mut nearest = self.nearest(job, tenant, class)?;
+                for other in self.classes.numbers().filter(|other| self.classes.keeps_as_long(*other, own)) {
+                    let span = self.nearest(job, tenant, other)?;
+                    if span < nearest {
+                        (class, nearest) = (other, span);
+                    }
+                }
+            }
+            job.classes.insert(tenant.clone(), class);
+        }
+        Ok(())
+    }
+
+    /// Over how many windows the shortest generation of a class goes that has series of a tenant and the job's window: in
+    /// a longer one they may be of other windows.
+    fn nearest(&self, job: &Job, tenant: &Tenant, class: u8) -> Result<u16, Error> {
+        let mut nearest = u16::MAX;
+        for (start_ms, mark) in job.before.iter().filter(|(_, mark)| mark.class == class) {
+            let prefix = keys::tenant(mark.generation(*start_ms), job.shard, tenant);
+            let header = keys::section(&prefix, Section::Header);
+            if mark.windows < nearest && self.rocks.get(keys::INDEX, &header)?.is_some() {
+                nearest = mark.windows;
+            }
+        }
+        Ok(nearest)
     }
 
     /// A number that no generation of the window has, not even one of which only the index went in.
@@ -169,7 +233,7 @@ pub(crate) fn encode_mark(mark: &Mark, replaced: &[u32]) -> Vec<u8> {
 }
 
 /// Reads what [`encode_mark`] wrote.
-pub(crate) fn decode_mark(number: u32, bytes: &[u8]) -> Result<(Mark, Vec<u32>), Error> {
+pub(crate) fn decode_mark(of: Generation, bytes: &[u8]) -> Result<(Mark, Vec<u32>), Error> {
     let input = &mut tricord_model::codec::Reader::new(bytes);
     let version = input.u8()?;
     if !(MARK..=DELETED_MARK).contains(&version) {
@@ -189,7 +253,8 @@ pub(crate) fn decode_mark(number: u32, bytes: &[u8]) -> Result<(Mark, Vec<u32>),
         }
     }
     let (windows, is_merged) = (replaced.len().max(1) as u16, !replaced.is_empty());
-    Ok((Mark { number, through, deleted, samples, spans, windows, is_merged }, replaced))
+    let Generation { class, number, .. } = of;
+    Ok((Mark { class, number, through, deleted, samples, spans, windows, is_merged }, replaced))
 }
 
 /// The key of a mark and its value.

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use tricord_model::{Epoch, MetricMetadata, Sample, Seq, ShardId, Tenant};
 
 use super::deletes::Tombstones;
+use super::keys::Generation;
 use super::{Error, Position};
 pub(crate) use judge::Rules;
 use part::Window;
@@ -29,6 +30,8 @@ pub(crate) use rows::{PendingRow, Rows};
 /// A generation of a window that is written out, as one shard sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
+    /// The number of its retention class.
+    pub(crate) class: u8,
     /// Its number in the window.
     pub(crate) number: u32,
     /// All entries up to this one are in it or in earlier ones, as far as they touch the window.
@@ -47,8 +50,14 @@ pub(crate) struct Mark {
 
 impl Mark {
     /// The mark of a window as it is written out: what was deleted before its last entry is not in it.
-    pub(crate) fn written_out(number: u32, through: Seq) -> Self {
-        Self { number, through, deleted: through, samples: 0, spans: 0, windows: 1, is_merged: false }
+    pub(crate) fn written_out(of: Generation, through: Seq) -> Self {
+        let Generation { class, number, .. } = of;
+        Self { class, number, through, deleted: through, samples: 0, spans: 0, windows: 1, is_merged: false }
+    }
+
+    /// The generation that it is of, in a window.
+    pub(crate) fn generation(&self, window_ms: i64) -> Generation {
+        Generation { class: self.class, window_ms, number: self.number }
     }
 }
 
@@ -113,6 +122,11 @@ impl Shard {
         self.part_bytes + self.registry.bytes() + self.rows.bytes()
     }
 
+    /// The length of a window, in milliseconds.
+    pub(crate) fn window_len_ms(&self) -> i64 {
+        self.window_len_ms
+    }
+
     /// The start of the window that a time lies in.
     pub(crate) fn window_of(&self, time_ms: i64) -> i64 {
         time_ms.div_euclid(self.window_len_ms) * self.window_len_ms
@@ -120,7 +134,8 @@ impl Shard {
 
     /// The entry up to which a window is on disk.
     pub(crate) fn flushed_through(&self, window_ms: i64) -> Seq {
-        self.marks.get(&window_ms).and_then(|marks| marks.last()).map_or(Seq(0), |mark| mark.through)
+        let marks = self.marks.get(&window_ms).into_iter().flatten();
+        marks.map(|mark| mark.through).max().unwrap_or_default()
     }
 
     /// Takes a part out that is on disk now.

@@ -57,7 +57,7 @@ fn a_crash_between_index_and_data_repeats_the_flush() {
     // Only the index of the generation that the flush will write went in.
     let inner = &node.store().inner;
     let path = inner.config.dir.join("half.sst");
-    let of = keys::Generation { window_ms: T0, number: 1 };
+    let of = keys::Generation { class: 0, window_ms: T0, number: 1 };
     let prefix = keys::tenant(of, ShardId(0), &Tenant::default());
     let mut file = inner.rocks.sorted_file(keys::INDEX, &path).unwrap();
     file.put(keys::label_value(&prefix, "job", "left over"), vec![1]);

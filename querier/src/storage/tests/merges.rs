@@ -207,7 +207,7 @@ fn a_crash_between_the_index_and_the_data_of_a_merge_leaves_what_there_was() {
     let expected = answers(&node);
     let inner = &node.store().inner;
     let path = inner.config.dir.join("half.sst");
-    let of = keys::Generation { window_ms: DAY, number: 2 };
+    let of = keys::Generation { class: 0, window_ms: DAY, number: 2 };
     let prefix = keys::tenant(of, ShardId(0), &Tenant::default());
     let mut file = inner.rocks.sorted_file(keys::INDEX, &path).unwrap();
     file.put(keys::label_value(&prefix, "instance", "left over"), vec![1]);
@@ -221,7 +221,7 @@ fn a_crash_between_the_index_and_the_data_of_a_merge_leaves_what_there_was() {
 
 #[test]
 fn merged_windows_are_dropped_whole_when_all_of_them_is_past_retention() {
-    let node = Node::with(|config| config.retention_ms = Some(100 * WINDOW));
+    let node = Node::with(|config| config.retention = Retention::keeping(Some(100 * WINDOW)));
     for window in 0..26 {
         let at = DAY + window * WINDOW;
         node.append(0, batch(vec![series("a", 1, &[(at, window as f64)])]), at);

@@ -1,5 +1,6 @@
 //! Tests of the store as a whole, over real RocksDB in temporary directories.
 
+mod classes;
 mod crash;
 mod damage;
 mod deletes;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tricord_model::{
-    Batch, BatchView, Deletion, Epoch, Labels, Matcher, Points, Sample, Seq, SeriesBatch, ShardId,
+    Batch, BatchView, Deletion, Epoch, Labels, Matcher, Points, Retention, Sample, Seq, SeriesBatch, ShardId,
     SpanRecord, Tenant, TraceId,
 };
 
@@ -73,10 +74,21 @@ impl Node {
         counts
     }
 
+    /// As [`Node::write`], for a tenant.
+    fn write_as(&self, tenant: &Tenant, shard: u32, batch: Batch) -> Counts {
+        let counts = self.append_as(tenant, shard, batch, NOW);
+        self.store().commit(ShardId(shard), self.store().position(ShardId(shard)).seq);
+        counts
+    }
+
     /// Judges and appends a batch without committing it.
     fn append(&self, shard: u32, batch: Batch, now_ms: i64) -> Counts {
+        self.append_as(&Tenant::default(), shard, batch, now_ms)
+    }
+
+    fn append_as(&self, tenant: &Tenant, shard: u32, batch: Batch, now_ms: i64) -> Counts {
         let (store, shard) = (self.store(), ShardId(shard));
-        let judged = judge(store, shard, &Tenant::default(), &batch, now_ms).unwrap();
+        let judged = judge(store, shard, tenant, &batch, now_ms).unwrap();
         if !judged.is_empty {
             let seq = store.position(shard).seq.next();
             let epoch = Epoch(store.stored_epoch(shard).0.max(1));
@@ -88,14 +100,23 @@ impl Node {
 
     /// Judges, appends and commits a delete.
     fn delete(&self, shard: u32, deletion: &Deletion) {
-        self.append_delete(shard, deletion).unwrap();
+        self.delete_as(&Tenant::default(), shard, deletion);
+    }
+
+    /// As [`Node::delete`], for a tenant.
+    fn delete_as(&self, tenant: &Tenant, shard: u32, deletion: &Deletion) {
+        self.append_delete_as(tenant, shard, deletion).unwrap();
         self.store().commit(ShardId(shard), self.store().position(ShardId(shard)).seq);
     }
 
     /// Judges and appends a delete without committing it.
     fn append_delete(&self, shard: u32, deletion: &Deletion) -> Result<(), Error> {
+        self.append_delete_as(&Tenant::default(), shard, deletion)
+    }
+
+    fn append_delete_as(&self, tenant: &Tenant, shard: u32, deletion: &Deletion) -> Result<(), Error> {
         let (store, shard) = (self.store(), ShardId(shard));
-        let judged = store.judge_delete(shard, &Tenant::default(), deletion)?;
+        let judged = store.judge_delete(shard, tenant, deletion)?;
         let seq = store.position(shard).seq.next();
         let epoch = Epoch(store.stored_epoch(shard).0.max(1));
         store.append(vec![Entry { shard, seq, epoch, payload: judged.payload }]).blocking_recv().unwrap()
@@ -108,6 +129,14 @@ impl Node {
 
     fn select(&self, matchers: &[Matcher]) -> Vec<(Labels, Points)> {
         self.reader().select(matchers, i64::MIN, i64::MAX - 1, u64::MAX).unwrap()
+    }
+
+    /// How many samples of a tenant are found.
+    fn samples_of(&self, tenant: &Tenant) -> usize {
+        let store = self.store();
+        let reader = store.reader(&store.shards(), tenant, i64::MIN);
+        let found = reader.select(&[], i64::MIN, i64::MAX - 1, u64::MAX).unwrap();
+        found.iter().map(|(_, points)| points.len()).sum()
     }
 
     /// All samples by label set.

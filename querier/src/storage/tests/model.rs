@@ -197,7 +197,7 @@ proptest! {
     #[test]
     fn reading_equals_a_naive_model(epoch in 0u64..2, steps in prop::collection::vec(step(), 1..30)) {
         let mut node = Node::with(|config| {
-            config.retention_ms = None;
+            config.retention = Retention::keeping(None);
             config.segment_bytes = 2000;
             config.keep_segments = 0;
             config.merge_windows = vec![2, 4];

@@ -205,7 +205,7 @@ fn bounds_of_time_and_samples_are_kept() {
 
 #[test]
 fn what_is_too_old_or_too_new_is_refused_with_reasons() {
-    let node = Node::with(|config| config.retention_ms = Some(86_400_000));
+    let node = Node::with(|config| config.retention = Retention::keeping(Some(86_400_000)));
     let counts = node.write(
         0,
         Batch {
@@ -228,7 +228,7 @@ fn what_is_too_old_or_too_new_is_refused_with_reasons() {
 
 #[test]
 fn any_past_time_is_taken_without_retention() {
-    let mut node = Node::with(|config| config.retention_ms = None);
+    let mut node = Node::with(|config| config.retention = Retention::keeping(None));
     let times = [-1_000_000_000_000, -1, 0, 1, NOW];
     for t_ms in times {
         node.write(0, batch(vec![series("a", 1, &[(t_ms, t_ms as f64)])]));
@@ -315,7 +315,7 @@ fn spans_are_found_by_trace_and_by_time() {
 
 #[test]
 fn windows_past_retention_are_dropped_whole() {
-    let mut node = Node::with(|config| config.retention_ms = Some(4 * WINDOW));
+    let mut node = Node::with(|config| config.retention = Retention::keeping(Some(4 * WINDOW)));
     for window in 0..4 {
         let at = T0 + window * WINDOW;
         node.append(0, batch(vec![series("a", 1, &[(at, window as f64)])]), at);
