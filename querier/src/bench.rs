@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use tricord_model::codec::Reader as In;
-use tricord_model::{BatchView, Epoch, Matcher, ShardId, Tenant};
+use tricord_model::{BatchView, Epoch, Matcher, Retention, ShardId, Tenant};
 use tricord_wire::Error;
 
 use crate::storage::block::{floats, postings, times};
@@ -77,7 +77,7 @@ impl Head {
     pub fn open(dir: &Path) -> Result<Self> {
         let mut config = StoreConfig::new(dir);
         config.fsync = FsyncMode::Interval(60_000);
-        config.retention_ms = None;
+        config.retention = Retention::keeping(None);
         let store = Store::open(config, &|_| {})?;
         store.create_shard(SHARD)?;
         Ok(Self { store })

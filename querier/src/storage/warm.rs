@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::keys::{self, Generation};
-use super::open::generations_of;
+use super::marks::generations_of;
 use super::{Error, Store};
 
 /// Indexes of so many bytes are read at most, as they are in memory.

@@ -19,7 +19,7 @@ use crate::storage::damage::{Damages, time};
 use crate::storage::disk::{Disk, OnDisk};
 use crate::storage::flush::encode::by_name;
 use crate::storage::head::Mark;
-use crate::storage::keys::{self, Generation, SPAN_BLOCKS_PER_WINDOW};
+use crate::storage::keys::{self, SPAN_BLOCKS_PER_WINDOW};
 use crate::storage::marks::Marks;
 
 /// Blocks of spans whose trace ids are remembered: traces in the order of their ids mostly begin in the same ones.
@@ -159,7 +159,11 @@ fn tenants(rocks: &Rocks, part: Part) -> Result<BTreeSet<Tenant>, Error> {
             let name = keys::parse_tenant(&prefix, key).and_then(|name| Tenant::new(name).ok());
             let tenant =
                 name.ok_or_else(|| Error::corrupt(format!("a key of family {family} is malformed")))?;
-            cursor.seek(&keys::after(&keys::tenant(of, part.shard, &tenant)));
+            cursor.seek(&keys::after(&keys::tenant(
+                part.mark.generation(part.window_ms),
+                part.shard,
+                &tenant,
+            )));
             tenants.insert(tenant);
         }
         cursor.status()?;

@@ -198,7 +198,7 @@ impl<'a, 'p> Builder<'a, 'p> {
             return Ok((Hidden::default(), none.collect()));
         }
         let disk = |of: &(i64, Mark)| {
-            let disk = Disk::new(&self.inner.rocks, &self.cache, *of, part.cell.id, tenant, &self.bytes);
+            let disk = Disk::new(self.inner.on_disk(), &self.cache, *of, part.cell.id, tenant, &self.bytes);
             (disk, of.1.deleted)
         };
         Hidden::read(Deletes::new(deletes), &part.sources.iter().map(disk).collect::<Vec<_>>())

@@ -121,7 +121,7 @@ impl Inner {
         let (cache, bytes) = (ReadCache::new(0), AtomicU64::new(0));
         for of in &part.sources {
             for one in self.hiding(&part.deletes, of) {
-                let disk = Disk::new(&self.rocks, &cache, *of, part.cell.id, &one.tenant, &bytes);
+                let disk = Disk::new(self.on_disk(), &cache, *of, part.cell.id, &one.tenant, &bytes);
                 for selector in &one.deletion.selectors {
                     if !disk.select(selector)?.is_empty() {
                         return Ok(true);

@@ -115,7 +115,7 @@ impl Reader {
                         return Ok(true);
                     }
                 }
-                self.generations(&shard, range, |_| true)
+                self.generations(&shard, range, |_| true)?
             };
             for of in generations {
                 self.check_cancel()?;

@@ -229,7 +229,7 @@ fn windows_that_rocksdb_forgets_are_fenced_and_the_rest_serves() {
     let lost = files(&node.config.dir.join("lost"));
     assert!(lost.iter().any(|path| named(path, ".sst")), "what RocksDB would have removed is kept: {lost:?}");
     // Past retention there is nothing to miss.
-    node.config.retention_ms = Some(WINDOW);
+    node.config.retention = Retention::keeping(Some(WINDOW));
     node.open().unwrap();
     node.store().maintain(T0 + 10_000 * WINDOW).unwrap();
     node.reopen();
