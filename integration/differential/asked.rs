@@ -162,13 +162,17 @@ fn refuses(answer: &Answer, texts: &[&str]) -> bool {
     matches!(answer, Answer::Refused(_, found) if texts.iter().any(|text| found.contains(text)))
 }
 
-/// Whether a query was refused by its types: so it was read to its end.
+/// Whether a query was refused by what it means: so it was read further than where the error is said to be.
 fn is_of_types(error: &str) -> bool {
     let texts = [
         "expression must contain only",
         "expected type",
         "only allowed on expressions",
         "only allowed between",
+        "not allowed in binary scalar expression",
+        "must be preceded by",
+        // A function is looked for when its arguments have been read.
+        "unknown function with name",
     ];
     texts.iter().any(|text| error.contains(text))
 }

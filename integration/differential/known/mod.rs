@@ -44,8 +44,11 @@ const IN_ANOTHER_LIBRARY: [Function; 16] = [
     Function::Log2,
 ];
 
-/// Parts of dates.
-const CALENDAR: [Function; 8] = [
+/// What goes up and down again: parts of dates, and functions of angles.
+const PERIODIC: [Function; 11] = [
+    Function::Sin,
+    Function::Cos,
+    Function::Tan,
     Function::Minute,
     Function::Hour,
     Function::DayOfWeek,

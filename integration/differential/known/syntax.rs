@@ -53,6 +53,7 @@ pub(super) const SYNTAX: &[Known] = &[
                     "bad duration syntax",
                     "not a valid duration string",
                     "in subquery or range, expected",
+                    "in subquery selector, expected",
                 ])
         },
     },

@@ -3,7 +3,7 @@
 use tricord_promql::ast::{AggregateOp, BinaryOp, Expr, ExprKind};
 use tricord_promql::functions::Function;
 
-use super::{CALENDAR, Known, is_call, is_count_values, is_of_another_library};
+use super::{Known, PERIODIC, is_call, is_count_values, is_of_another_library};
 use crate::differential::asked::Mismatch;
 use crate::differential::sides::When;
 
@@ -35,16 +35,32 @@ pub(super) const VALUES: &[Known] = &[
         },
     },
     Known {
-        name: "the last digit of powers and trigonometry, made a label",
+        name: "the last digit of powers and trigonometry",
         since: "no release",
         note: "Go has powers, sines and their kin of its own, which may differ from others in the last digit; answers \
-               are compared with some room, but a label shows all digits",
+               are compared with some room, but a label shows all digits, and of large numbers it is a part of a turn \
+               or, as seconds since 1970, of an hour",
         explains: |asked| {
             asked.any(|kind| match kind {
                 ExprKind::Aggregate(a) => a.op == AggregateOp::CountValues && is_of_another_library(&a.expr),
-                // As seconds since 1970, large numbers have last digits of minutes.
-                kind => is_call(kind, &CALENDAR, is_of_another_library),
+                ExprKind::Binary(b) => b.op == BinaryOp::Mod && is_of_another_library(&b.lhs),
+                kind => is_call(kind, &PERIODIC, is_of_another_library),
             })
+        },
+    },
+    Known {
+        name: "count_values by several labels over time",
+        since: "2.52.0",
+        note: "commit 29244fb841: extract count_values implementation; before, each step added the label to a list that \
+               steps share, which pushed others out",
+        explains: |asked| {
+            let of_several = |kind: &ExprKind| match kind {
+                ExprKind::Aggregate(a) => {
+                    a.op == AggregateOp::CountValues && !a.grouping.without && a.grouping.labels.len() > 2
+                }
+                _ => false,
+            };
+            matches!(asked.when, When::Over { .. }) && asked.any(of_several)
         },
     },
     Known {
@@ -107,12 +123,14 @@ pub(super) const VALUES: &[Known] = &[
         name: "averages over time are sums first",
         since: "3.5.0",
         note: "#14413 (2.55.0), #16773: avg_over_time adds up before it divides, so an average of zero has no rest, which \
-               2.42 may carry into roots, logarithms and comparisons",
+               2.42 may carry into roots, logarithms and comparisons; a label shows all digits",
         explains: |asked| {
             let averages = |kind: &ExprKind| is_call(kind, &[Function::AvgOverTime], |_| true);
             let is_zero =
                 |m: &Mismatch<'_>| m.floats().is_some_and(|(ours, _)| ours == 0.0 || !ours.is_finite());
-            asked.any(averages) && !asked.ends_with(averages) && asked.differs_only(is_zero)
+            asked.any(averages)
+                && !asked.ends_with(averages)
+                && (asked.any(is_count_values) || asked.differs_only(is_zero))
         },
     },
     Known {
@@ -142,7 +160,8 @@ pub(super) const VALUES: &[Known] = &[
                 }
                 _ => false,
             };
-            matches!(asked.when, When::Over { .. })
+            let over_time = |kind: &ExprKind| matches!(kind, ExprKind::Subquery(_));
+            (matches!(asked.when, When::Over { .. }) || asked.any(over_time))
                 && asked.query.contains('@')
                 && asked
                     .any(|kind| is_call(kind, &[Function::PredictLinear, Function::QuantileOverTime], fixed))

@@ -292,11 +292,11 @@ impl<'a> Installing<'a> {
             Item::State => self.rows.push(pair),
             Item::Index => self.index.push(pair),
             Item::Data => {
-                if let Some(of) = keys::parse_generation(key) {
+                if let Some(of) = keys::parse_generation(&pair.0) {
                     let mut generations = self.inner.generations.lock();
                     let highest = generations.entry(of.window_ms).or_default();
                     *highest = of.number.max(*highest);
-                    if keys::parse_mark(key).is_some() {
+                    if keys::parse_mark(&pair.0).is_some() {
                         self.generations.insert(keys::generation(of));
                     }
                 }
