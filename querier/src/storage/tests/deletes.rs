@@ -145,6 +145,23 @@ fn exemplars_and_samples_are_deleted_by_their_own_times() {
 }
 
 #[test]
+fn a_delete_that_is_cut_again_takes_nothing_with_it() {
+    let mut node = Node::new();
+    node.append(0, batch(vec![series("a", 1, &[(T0, 1.0)])]), NOW);
+    assert_eq!(node.store().flush().unwrap().uncommitted, 1, "it is sealed, and waits");
+    node.append_delete(0, &everything("a")).unwrap();
+    assert!(node.all().is_empty());
+    node.store().commit(ShardId(0), Seq(1));
+    assert_eq!(node.store().flush().unwrap().uncommitted, 1, "without its samples it must not go out");
+    node.store().cut(ShardId(0), Seq(1)).unwrap();
+    for _ in 0..2 {
+        assert_eq!((node.all().len(), node.store().stats().tombstones), (1, 0));
+        node.store().flush().unwrap();
+        node.reopen();
+    }
+}
+
+#[test]
 fn deletes_are_bounded_and_cleaning_makes_room() {
     let node = Node::new();
     fill(&node, 0..1);
