@@ -30,6 +30,9 @@ pub(crate) enum Next {
     Generation,
 }
 
+/// Is handed a generation with a key and its value.
+type Visit<'v> = &'v mut dyn FnMut(Generation, &[u8], &[u8]) -> Result<Next, Error>;
+
 /// Visits pairs of a family, generation by generation. Where something cannot be read, the walk goes on with the next
 /// generation of which the prefix is among the known ones.
 ///
@@ -39,7 +42,7 @@ pub(crate) fn walk(
     rocks: &Rocks,
     family: &'static str,
     known: &BTreeSet<Vec<u8>>,
-    visit: &mut dyn FnMut(Generation, &[u8], &[u8]) -> Result<Next, Error>,
+    visit: Visit<'_>,
 ) -> Result<(), Error> {
     let mut cursor = rocks.cursor(family, &[], &keys::windows_end())?;
     let mut reached: Vec<u8> = Vec::new();

@@ -65,7 +65,13 @@ impl Rocks {
         db_options.create_if_missing(false);
         let own = families.iter().map(|(name, options)| (*name, options.clone()));
         let db = DB::open_cf_with_opts_for_read_only(&db_options, path, own, false);
-        let db = db.map_err(|error| Error::at(path, &error))?;
+        let db = db.map_err(|error| match Error::at(path, &error) {
+            // Nobody has opened it to write without making them: its list of files was cut.
+            Error::Other { path, message } if message.contains("Column family not found") => {
+                Error::Corruption { path, message }
+            }
+            error => error,
+        })?;
         Ok(Self { db, path: path.to_owned(), families })
     }
 

@@ -11,6 +11,9 @@ use crate::storage::head::payload::decode_metadata;
 use crate::storage::keys::{self, Row};
 use crate::storage::state::{StoredShard, checked, id_of, read_delta, stored_shards};
 
+/// Reads a row's key and value.
+type ReadRow<'r> = &'r dyn Fn(&[u8], &[u8]) -> Result<(), Error>;
+
 /// The entry up to which each shard needs nothing of the log.
 pub(super) type Bases = BTreeMap<ShardId, Seq>;
 
@@ -60,7 +63,7 @@ impl Check<'_> {
     }
 
     fn content(&mut self, rocks: &Rocks, id: ShardId) -> Result<(), Error> {
-        let mut each = |kind: Row, read: &dyn Fn(&[u8], &[u8]) -> Result<(), Error>| {
+        let mut each = |kind: Row, read: ReadRow<'_>| {
             let from = keys::row(id, kind);
             rocks.scan::<Error>(keys::STATE, &from, &keys::after(&from), &mut |key, row| {
                 self.report.looked.rows += 1;
