@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tricord_fragment::{
     AggregateSpec, FragmentStats, LabelQuery, Partial, PartialBody, PromqlFragment, QueryLimits,
 };
@@ -85,6 +86,15 @@ fn too_many_samples(limit: u64) -> String {
 struct Samples<'a> {
     reader: &'a Reader,
     budget: &'a Budget,
+    /// What the engine has no word for: another replica may have what is damaged here.
+    damage: Mutex<Option<Error>>,
+}
+
+impl Samples<'_> {
+    /// Why an evaluation failed, in the kinds of the wire.
+    fn failure(&self, error: &EvalError) -> Error {
+        self.damage.lock().take().unwrap_or_else(|| failed(error))
+    }
 }
 
 impl Storage for Samples<'_> {
@@ -97,17 +107,17 @@ impl Storage for Samples<'_> {
         };
         let series = series.map_err(|error| match error.kind() {
             ErrorKind::Limit => StorageError::Limit(too_many_samples(self.budget.limits.max_samples)),
-            _ => to_storage_error(&error),
+            ErrorKind::Cancelled => StorageError::Cancelled,
+            kind => {
+                let text = error.to_string();
+                if kind == ErrorKind::Corrupt {
+                    self.damage.lock().get_or_insert_with(|| error.into());
+                }
+                StorageError::Failed(text)
+            }
         })?;
         self.budget.read(&series).map_err(StorageError::Limit)?;
         Ok(series)
-    }
-}
-
-fn to_storage_error(error: &crate::storage::Error) -> StorageError {
-    match error.kind() {
-        ErrorKind::Cancelled => StorageError::Cancelled,
-        _ => StorageError::Failed(error.to_string()),
     }
 }
 
@@ -146,18 +156,18 @@ impl Prepared {
 
     /// Evaluates the expression and, where asked for, folds it into groups.
     pub(super) fn run(&self, reader: &Reader, budget: &Budget) -> Result<Partial, Error> {
-        let storage = Samples { reader, budget };
+        let storage = Samples { reader, budget, damage: Mutex::new(None) };
         let (body, notes, stats) = match &self.aggregate {
             None => {
                 let (columns, notes, stats) =
                     eval::evaluate_part(&self.expr, self.grid, &storage, &NoSources, &self.options)
-                        .map_err(|error| failed(&error))?;
+                        .map_err(|error| storage.failure(&error))?;
                 (PartialBody::Columns(columns), notes, stats)
             }
             Some(spec) => {
                 let (groups, notes, stats) =
                     eval::evaluate_partial(spec, &self.expr, self.grid, &storage, &NoSources, &self.options)
-                        .map_err(|error| failed(&error))?;
+                        .map_err(|error| storage.failure(&error))?;
                 (PartialBody::Groups(groups), notes, stats)
             }
         };
