@@ -3,10 +3,10 @@
 //! What is there stays in its place until a snapshot comes, and serves nobody meanwhile: if no other replica can give
 //! one, nothing more is lost.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tricord_model::{Epoch, ShardId};
 use tricord_replication::Position;
@@ -17,6 +17,18 @@ use crate::storage;
 
 /// How often damaged copies are looked for.
 const EVERY: Duration = Duration::from_millis(500);
+
+/// A copy that is damaged again sooner stays, fenced: its neighbours in a damaged file are in the way, or the disk is bad.
+const AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
+/// The damaged copies of a node.
+#[derive(Default)]
+struct Damaged {
+    /// Those that have asked to be left out.
+    leaving: HashSet<ShardId>,
+    /// When copies began to leave.
+    renewed: HashMap<ShardId, Instant>,
+}
 
 /// What a replica that is damaged can do about it.
 enum Step {
@@ -32,7 +44,7 @@ enum Step {
 impl Replicas {
     /// Renews damaged copies until shutdown.
     pub(super) async fn renew_damaged(self: Arc<Self>) {
-        let mut leaving: HashSet<ShardId> = HashSet::new();
+        let mut damaged = Damaged::default();
         let mut ticks = tokio::time::interval(EVERY);
         loop {
             tokio::select! {
@@ -45,8 +57,10 @@ impl Replicas {
             }
             for hosted in self.all() {
                 match self.store.damage(hosted.id) {
-                    Some(damage) => self.renew(&hosted, &damage, &mut leaving).await,
-                    None if leaving.remove(&hosted.id) => self.machine(&hosted, |machine, _| machine.stay()),
+                    Some(damage) => self.renew(&hosted, &damage, &mut damaged).await,
+                    None if damaged.leaving.remove(&hosted.id) => {
+                        self.machine(&hosted, |machine, _| machine.stay());
+                    }
                     None => {}
                 }
             }
@@ -57,7 +71,7 @@ impl Replicas {
         self: &Arc<Self>,
         hosted: &Arc<Hosted>,
         damage: &storage::Error,
-        leaving: &mut HashSet<ShardId>,
+        Damaged { leaving, renewed }: &mut Damaged,
     ) {
         let (node, shard) = (self.node, hosted.id.0);
         let step = hosted.peek(|machine| {
@@ -70,7 +84,9 @@ impl Replicas {
             }
         });
         match step {
+            Step::Leave if renewed.get(&hosted.id).is_some_and(|at| at.elapsed() < AGAIN_AFTER) => {}
             Step::Leave if leaving.insert(hosted.id) => {
+                renewed.insert(hosted.id, Instant::now());
                 tracing::warn!(shard, %damage, "this copy of the shard is damaged: it is to be copied again from another");
                 self.machine(hosted, |machine, _| machine.resign());
             }
