@@ -80,19 +80,33 @@ pub(super) const VALUES: &[Known] = &[
         },
     },
     Known {
-        name: "parameters that change over what does not",
+        name: "parameters of aggregations",
         since: "no release",
         note: "Prometheus evaluates an aggregation over what does not change with time once, and with it its parameter, \
-               though that may change; Tricord evaluates such a parameter at each step",
+               though that may change; and it does not see start() and end() in parameters. Tricord evaluates them as \
+               any other expression",
         explains: |asked| {
-            let varies = |kind: &ExprKind| match kind {
-                ExprKind::Aggregate(a) => {
-                    a.param.as_ref().is_some_and(|param| !param.selectors().is_empty())
-                        && a.expr.selectors().iter().all(|selector| selector.at.is_some())
-                }
+            let differs = |kind: &ExprKind| match kind {
+                ExprKind::Aggregate(a) => a.param.as_ref().is_some_and(|param| {
+                    let is_fixed =
+                        |expr: &Expr| expr.selectors().iter().all(|selector| selector.at.is_some());
+                    !param.selectors().is_empty() && (is_fixed(&a.expr) || is_fixed(param))
+                }),
                 _ => false,
             };
-            matches!(asked.when, When::Over { .. }) && asked.any(varies)
+            matches!(asked.when, When::Over { .. }) && asked.any(differs)
+        },
+    },
+    Known {
+        name: "timestamp() of @ with an offset",
+        since: "no release",
+        note: "Prometheus leaves the offset out where timestamp() is given a selector with @",
+        explains: |asked| {
+            let moved = |expr: &Expr| match &expr.without_parens().kind {
+                ExprKind::VectorSelector(selector) => selector.at.is_some(),
+                _ => false,
+            };
+            asked.query.contains("offset") && asked.any(|kind| is_call(kind, &[Function::Timestamp], moved))
         },
     },
     Known {
@@ -120,12 +134,15 @@ pub(super) const VALUES: &[Known] = &[
         },
     },
     Known {
-        name: "averages over time are sums first",
+        name: "averages are sums first",
         since: "3.5.0",
-        note: "#14413 (2.55.0), #16773: avg_over_time adds up before it divides, so an average of zero has no rest, which \
+        note: "#14413 (2.55.0), #16773: averages are added up before they are divided, so an average of zero has no rest, which \
                2.42 may carry into roots, logarithms and comparisons; a label shows all digits",
         explains: |asked| {
-            let averages = |kind: &ExprKind| is_call(kind, &[Function::AvgOverTime], |_| true);
+            let averages = |kind: &ExprKind| match kind {
+                ExprKind::Aggregate(a) => a.op == AggregateOp::Avg,
+                kind => is_call(kind, &[Function::AvgOverTime], |_| true),
+            };
             let is_zero =
                 |m: &Mismatch<'_>| m.floats().is_some_and(|(ours, _)| ours == 0.0 || !ours.is_finite());
             asked.any(averages)
@@ -178,8 +195,8 @@ pub(super) const VALUES: &[Known] = &[
                 |m: &Mismatch<'_>| m.floats().is_some_and(|(ours, theirs)| ours.abs() <= theirs.abs());
             let is_value = |m: &Mismatch<'_>| m.floats().is_some();
             match asked.ends_with(rates) {
-                true => asked.differs_only(smaller),
-                false => asked.any(rates) && (asked.any(is_count_values) || asked.differs_only(is_value)),
+                true if asked.count(rates) == 1 => asked.differs_only(smaller),
+                _ => asked.any(rates) && (asked.any(is_count_values) || asked.differs_only(is_value)),
             }
         },
     },

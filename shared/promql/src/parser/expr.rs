@@ -170,6 +170,10 @@ impl Parser<'_> {
         let mut grouping = self.grouping()?;
         let args = self.within(("aggregation", ""), Self::arguments)?;
         if grouping.is_none() {
+            // Whether a grouping follows is known by the next token: what the lexer refuses there comes before all else.
+            if self.peek() == Kind::Error {
+                return Err(self.unexpected_here());
+            }
             grouping = self.grouping()?;
         }
         let pos = Pos { start: word.pos.start, end: self.last_closing };
