@@ -10,7 +10,7 @@ use tricord_model::ShardId;
 use super::Error;
 use super::head::Mark;
 
-/// More is counted, and not remembered: a disk that fails may show it everywhere.
+/// More is counted, and not remembered, but for what is lost: a disk that fails may show damage everywhere.
 const MAX_REMEMBERED: usize = 100_000;
 
 /// Shard, start of the window in milliseconds, number of the generation, and its retention class.
@@ -86,7 +86,8 @@ impl Damages {
         self.found.fetch_add(1, Ordering::Relaxed);
         let (shard, window_ms, generation, _) = place;
         let mut known = self.known.lock();
-        if known.contains_key(&place) || known.len() >= MAX_REMEMBERED {
+        let is_one_of_many = damage.lost.is_none() && known.len() >= MAX_REMEMBERED;
+        if known.contains_key(&place) || is_one_of_many {
             return;
         }
         let (from, until) = (time(window_ms), time(window_ms.saturating_add(damage.span_ms)));
@@ -146,18 +147,22 @@ impl Damages {
 
     /// Forgets a shard, which is not here any more or has come anew.
     pub(crate) fn forget_shard(&self, shard: ShardId) {
-        self.retain(|(of, ..), _| *of != shard);
+        let _ = self.retain(|(of, ..), _| *of != shard);
     }
 
-    /// Forgets what began before a time in a retention class: it is past retention.
-    pub(crate) fn forget_before(&self, class: u8, end_ms: i64) {
-        self.retain(|(_, window_ms, _, of), _| *of != class || *window_ms >= end_ms);
+    /// Forgets what ended before a time in a retention class: it is past retention. Answers whether there was anything.
+    pub(crate) fn forget_before(&self, class: u8, kept_from_ms: i64) -> bool {
+        self.retain(|(_, window_ms, _, of), damage| {
+            *of != class || window_ms.saturating_add(damage.span_ms) > kept_from_ms
+        })
     }
 
-    fn retain(&self, stays: impl Fn(&Place, &Damage) -> bool) {
+    fn retain(&self, stays: impl Fn(&Place, &Damage) -> bool) -> bool {
         let mut known = self.known.lock();
+        let before = known.len();
         known.retain(|place, damage| stays(place, damage));
         self.lost.store(known.values().filter(|damage| damage.lost.is_some()).count(), Ordering::Relaxed);
+        known.len() < before
     }
 
     /// Counts for metrics.
@@ -203,9 +208,9 @@ mod tests {
         assert!(damages.touches(ShardId(1), 9_999, 20_000) && !damages.touches(ShardId(1), 3_000, 9_000));
         assert_eq!(damages.counts(), DamageCounts { windows: 2, shards: 1, found: 2 });
         assert_eq!(damages.lost_of(ShardId(1)), [(1_000, mark)]);
-        damages.forget_before(1, 2_000);
-        assert!(fenced(1, 0, 9_999), "it is of another class");
-        damages.forget_before(0, 2_000);
+        assert!(!damages.forget_before(1, 9_000) && fenced(1, 0, 9_999), "it is of another class");
+        assert!(!damages.forget_before(0, 2_999) && fenced(1, 0, 9_999), "its end is kept");
+        assert!(damages.forget_before(0, 3_000));
         assert!(!fenced(1, 0, 9_999) && damages.of_shard(ShardId(1)).is_some());
         damages.forget_shard(ShardId(1));
         assert_eq!(damages.counts().windows, 0);

@@ -158,10 +158,15 @@ impl Inner {
                 dropped += of_shard as u64;
             }
         }
+        if self.damages.forget_before(class, kept_from_ms) || dropped > 0 {
+            // A disk that is full must not keep what makes room from going. Should the ledger then name what is gone, that
+            // is past retention when it is looked at.
+            if let Err(error) = self.write_ledger() {
+                tracing::warn!(%error, "the ledger cannot be written before windows are dropped");
+            }
+        }
         if dropped > 0 {
             self.classes.dropped(class, dropped);
-            self.damages.forget_before(class, end_ms);
-            self.write_ledger()?;
             let (from, to) = (keys::window(class, i64::MIN), keys::window(class, end_ms));
             // The marks go first: an index without marks is removed when the store is opened.
             self.rocks.delete_range(keys::DATA, &from, &to)?;

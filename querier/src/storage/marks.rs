@@ -102,6 +102,9 @@ impl Marks {
             marks.replace(*shard, Generation { class: *class, window_ms: *window_ms, number: *highest });
         }
         marks.merged = merged;
+        // Keys begin with the class, and what was written first comes first.
+        let of_windows = marks.live.values_mut().flat_map(BTreeMap::values_mut);
+        of_windows.for_each(|marks| marks.sort_unstable_by_key(|mark| (mark.number, mark.class)));
         Ok(marks)
     }
 

@@ -331,33 +331,43 @@ impl Inner {
         })
     }
 
-    /// Puts a shard together again from its rows and what is left of its log.
+    /// Puts a shard together again from its rows and what is left of its log. Where that fails it is fenced, as it has
+    /// what the log has no more.
     pub(crate) fn rebuild(&self, cell: &Arc<Cell>) -> Result<(), Error> {
         {
             let mut state = cell.state.write();
-            let meta = self.rocks.get(keys::STATE, &keys::row(cell.id, keys::Row::Meta))?;
-            let meta = meta.ok_or_else(|| Error::corrupt(format!("shard {} has no row", cell.id)))?;
-            let meta = super::state::Meta::decode(&meta)?;
-            let mut shard: Shard = self.load(cell.id, meta)?;
-            shard.marks = std::mem::take(&mut state.marks);
-            shard.committed = state.committed;
-            shard.epoch = state.epoch;
-            shard.registry.raise_next_id(state.registry.next_id());
-            let mut after = shard.base.seq;
-            let log: &Arc<Log> = self.log()?;
-            loop {
-                let entries = log.entries(cell.id, after, 8 << 20)?;
-                let entries = entries
-                    .ok_or_else(|| Error::corrupt(format!("the log of shard {} has a gap", cell.id)))?;
-                let Some(last) = entries.last() else { break };
-                after = last.seq;
-                for entry in &entries {
-                    shard.apply(entry)?;
+            match self.rebuilt(&state) {
+                Ok(shard) => *state = shard,
+                Err(error) => {
+                    state.damage = Some(error.clone());
+                    return Err(error);
                 }
             }
-            *state = shard;
         }
         cell.measure();
         Ok(())
+    }
+
+    fn rebuilt(&self, state: &Shard) -> Result<Shard, Error> {
+        let meta = self.rocks.get(keys::STATE, &keys::row(state.id, keys::Row::Meta))?;
+        let meta = meta.ok_or_else(|| Error::corrupt(format!("shard {} has no row", state.id)))?;
+        let meta = super::state::Meta::decode(&meta)?;
+        let mut shard = self.load(state.id, meta)?;
+        shard.marks = state.marks.clone();
+        shard.committed = state.committed;
+        shard.epoch = state.epoch;
+        shard.registry.raise_next_id(state.registry.next_id());
+        let mut after = shard.base.seq;
+        let log: &Arc<Log> = self.log()?;
+        loop {
+            let entries = log.entries(state.id, after, 8 << 20)?;
+            let entries =
+                entries.ok_or_else(|| Error::corrupt(format!("the log of shard {} has a gap", state.id)))?;
+            let Some(last) = entries.last() else { return Ok(shard) };
+            after = last.seq;
+            for entry in &entries {
+                shard.apply(entry)?;
+            }
+        }
     }
 }

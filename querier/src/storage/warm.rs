@@ -1,9 +1,12 @@
 //! After a start: the newest indexes are read while nobody asks yet, as every query begins with them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::keys::{self, Generation};
 use super::marks::generations_of;
+use super::store::Cell;
 use super::{Error, Store};
 
 /// Indexes of so many bytes are read at most, as they are in memory.
@@ -22,7 +25,7 @@ impl Store {
     pub(crate) fn warm(&self, go_on: &dyn Fn() -> bool) -> Result<usize, Error> {
         let most = WARM_BYTES.min(self.inner.config.block_cache_bytes / WARM_PART);
         let mut read = 0;
-        for of in self.generations().into_iter().rev() {
+        for of in self.generations() {
             let (from, to) = (keys::generation(of), keys::after(&keys::generation(of)));
             let mut pairs = 0;
             self.inner.rocks.scan::<Error>(keys::INDEX, &from, &to, &mut |key, value| {
@@ -37,9 +40,12 @@ impl Store {
         Ok(read)
     }
 
-    /// All generations that count, oldest first.
-    fn generations(&self) -> BTreeSet<Generation> {
-        let cells = self.inner.cells();
-        cells.iter().flat_map(|cell| generations_of(&cell.state.read().marks).collect::<Vec<_>>()).collect()
+    /// All generations that count, the newest windows first.
+    fn generations(&self) -> Vec<Generation> {
+        let of = |cell: &Arc<Cell>| generations_of(&cell.state.read().marks).collect::<Vec<_>>();
+        let all: BTreeSet<Generation> = self.inner.cells().iter().flat_map(of).collect();
+        let mut all: Vec<Generation> = all.into_iter().collect();
+        all.sort_by_key(|of| Reverse(of.window_ms));
+        all
     }
 }

@@ -93,7 +93,10 @@ impl Inner {
             // As for any merge: a replay must know what each window has.
             let is_settled = sources.iter().all(|(_, mark)| mark.through <= base);
             let is_hidden = |of: &(i64, Mark)| self.hiding(&deletes, of).next().is_some();
-            let may = is_settled && u64::from(windows) <= MAX_WINDOWS && sources.iter().any(is_hidden);
+            // What is written anew would fail over damage, and would seem to hold what is lost.
+            let is_whole = !self.damages.touches(cell.id, start_ms, end_ms);
+            let may =
+                is_settled && is_whole && u64::from(windows) <= MAX_WINDOWS && sources.iter().any(is_hidden);
             let part = Part { cell: Arc::clone(cell), sources, deletes: deletes.clone() };
             may.then_some(((class, start_ms, windows), part))
         };
@@ -154,7 +157,12 @@ impl Inner {
         let mut shard = part.cell.state.write();
         for (window_ms, mark) in changed {
             let marks = shard.marks.entry(window_ms).or_default();
-            marks.iter_mut().filter(|known| known.number == mark.number).for_each(|known| *known = mark);
+            // All classes that were written out together have the same number.
+            let of = mark.generation(window_ms);
+            marks
+                .iter_mut()
+                .filter(|known| known.generation(window_ms) == of)
+                .for_each(|known| *known = mark);
         }
         Ok(())
     }

@@ -147,6 +147,8 @@ impl Inner {
                 cell.measure();
             }
         }
+        // Again: it may have been written between, without these.
+        self.books.fall_behind();
         report.windows += 1;
         self.counters.flushed(held - written);
         Ok(())

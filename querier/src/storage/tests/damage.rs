@@ -282,6 +282,35 @@ fn a_sorted_file_that_is_gone_fences_its_window() {
 }
 
 #[test]
+fn cleaning_neither_hides_a_loss_nor_forgets_what_is_deleted_in_it() {
+    let mut node = Node::new();
+    for (at, value) in [(OLD, 1.0), (OLD + 1, 2.0)] {
+        node.write(0, batch(vec![series("a", 1, &[(at, value)])]));
+        node.store().flush().unwrap();
+    }
+    let selectors = vec![vec![Matcher::equal("__name__", "a")]];
+    node.delete(0, &Deletion { selectors, start_ms: OLD, end_ms: OLD + 1 });
+    node.store().flush().unwrap();
+    let first = node.store().inner.rocks.paths(keys::DATA).unwrap().remove(1).0;
+    let kept = std::fs::read(&first).unwrap();
+    node.store = None;
+    std::fs::remove_file(&first).unwrap();
+    for _ in 0..2 {
+        node.open().unwrap();
+        let _ = node.store().clean(&|_| true);
+        node.store().maintain(NOW).unwrap();
+        assert!(node.reader().select(&[], OLD - 1, OLD, 10).unwrap_err().is_damage());
+        assert_eq!(node.store().stats().tombstones, 1, "the file may come back");
+        node.store = None;
+    }
+    std::fs::write(&first, kept).unwrap();
+    node.open().unwrap();
+    assert_eq!(node.select(&[]), [], "what was deleted stays deleted");
+    assert_eq!(node.store().clean(&|_| true).unwrap().left, 0);
+    assert_eq!(node.store().stats().tombstones, 0);
+}
+
+#[test]
 fn a_log_that_ends_too_early_and_files_that_are_gone_are_refused() {
     let mut node = Node::with(|config| config.segment_bytes = 500);
     for n in 0..40 {
