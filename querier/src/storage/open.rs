@@ -78,15 +78,20 @@ impl Store {
         if !is_known {
             inner.damages.count();
         }
-        inner.restore(&mut opened, &ledger)?;
+        let void = inner.restore(&mut opened, &ledger)?;
         inner.replay(&opened, progress)?;
         let log = Arc::new(opened.start(Box::new(Applier(Arc::clone(&inner))))?);
         // Nobody else has seen the store yet.
         let _ = inner.log.set(log);
+        // From here on a failure closes the log, and lets go of the directory.
+        let store = Arc::new(Self { inner });
+        let inner = &store.inner;
         inner.write_ledger()?;
+        // Only now: as long as the ledger names a shard it must be void, and not without rows.
+        void.into_iter().try_for_each(|shard| inner.erase(shard))?;
         format::raise(&inner.config, format)?;
         inner.read_ahead();
-        Ok(Arc::new(Self { inner }))
+        Ok(store)
     }
 }
 
@@ -150,8 +155,8 @@ impl Inner {
     }
 
     /// Brings the shards back as rows and marks say, and tells the log where each begins. What the ledger expects and is
-    /// not there is fenced.
-    fn restore(&self, opened: &mut Opened, ledger: &Ledger) -> Result<(), Error> {
+    /// not there is fenced. Answers the shards that are to be erased.
+    fn restore(&self, opened: &mut Opened, ledger: &Ledger) -> Result<Vec<ShardId>, Error> {
         let known = ledger.generations();
         let marks = self.read_marks(&known)?;
         let stored = stored_shards(&self.rocks, ledger.shards.keys().copied())?;
@@ -175,12 +180,12 @@ impl Inner {
         classes.into_iter().try_for_each(|class| self.classes.check(class))?;
         self.remove_parts(&replaced, &used)?;
         self.remove_orphans(&used, &known)?;
-        let mut cells = BTreeMap::new();
+        let (mut cells, mut void) = (BTreeMap::new(), Vec::new());
         for stored in stored {
             let (id, of_shard) = (stored.id, marks.remove(&stored.id).unwrap_or_default());
             if stored.is_void {
                 tracing::warn!(shard = id.0, "a copy of the shard was not complete: it is removed");
-                self.erase(id)?;
+                void.push(id);
                 continue;
             }
             let mut shard = self.revive(stored, ledger.shards.get(&id), opened)?;
@@ -204,11 +209,9 @@ impl Inner {
                 opened.forget(shard);
             }
         }
-        for shard in marks.into_keys() {
-            self.erase(shard)?;
-        }
+        void.extend(marks.into_keys());
         *self.shards.write() = cells;
-        Ok(())
+        Ok(void)
     }
 
     /// A shard as its rows say, without its windows; fenced as a whole where they cannot be read, or are older ones than
@@ -266,9 +269,7 @@ impl Inner {
 
     /// Removes a shard's rows and windows. The rows go last, so that a crash in between is found and finished.
     pub(crate) fn erase(&self, shard: ShardId) -> Result<(), Error> {
-        let mut mark = self.rocks.batch();
-        mark.put(keys::STATE, &keys::row(shard, keys::Row::Installing), &[1]);
-        self.rocks.write(mark, true)?;
+        self.make_void(shard)?;
         self.erase_windows(shard)?;
         let mut rows = self.rocks.batch();
         let prefix = keys::state(shard);

@@ -135,17 +135,12 @@ impl Store {
         let inner = &self.inner;
         let _no_flush = inner.flushing.lock();
         let epoch = inner.find(shard).map(|cell| cell.state.read().epoch);
-        drop(inner.shards.write().remove(&shard));
-        inner.damages.forget_shard(shard);
-        inner.write_ledger()?;
-        inner.erase(shard)?;
+        inner.remove_shard(shard)?;
         let mut installing = Installing::begin(inner, shard)?;
         let result = installing.run(chunks).and_then(|()| installing.finish(position, epoch));
         if result.is_err() {
             drop(installing);
-            inner.shards.write().remove(&shard);
-            inner.write_ledger()?;
-            inner.erase(shard)?;
+            inner.remove_shard(shard)?;
         }
         inner.books.fall_behind();
         result
@@ -231,9 +226,7 @@ struct Installing<'a> {
 impl<'a> Installing<'a> {
     /// Marks the shard as void until the end.
     fn begin(inner: &'a Arc<Inner>, shard: ShardId) -> Result<Self, Error> {
-        let mut batch = inner.rocks.batch();
-        batch.put(keys::STATE, &keys::row(shard, Row::Installing), &[1]);
-        inner.rocks.write(batch, true)?;
+        inner.make_void(shard)?;
         Ok(Self {
             inner,
             shard,

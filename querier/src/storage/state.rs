@@ -173,6 +173,35 @@ impl Inner {
         Ok(shard)
     }
 
+    /// Marks a shard as void, durably: whatever else says so, nothing counts that is there of it.
+    pub(crate) fn make_void(&self, shard: ShardId) -> Result<(), Error> {
+        let mut batch = self.rocks.batch();
+        batch.put(keys::STATE, &keys::row(shard, Row::Installing), &[1]);
+        Ok(self.rocks.write(batch, true)?)
+    }
+
+    /// Whether a shard has any row: one that is not there may be void, and its removal is not done then.
+    pub(crate) fn has_rows(&self, shard: ShardId) -> Result<bool, Error> {
+        let prefix = keys::state(shard);
+        let cursor = self.rocks.cursor(keys::STATE, &prefix, &keys::after(&prefix))?;
+        match cursor.status() {
+            // What cannot be read is there.
+            Err(error) if error.is_corruption() => Ok(true),
+            status => Ok(status.map(|()| cursor.item().is_some())?),
+        }
+    }
+
+    /// Removes a shard with everything of it. It is void before the ledger forgets it, so that after a crash in between
+    /// nothing of it comes back; where this fails it can be repeated. While nothing is flushed.
+    pub(crate) fn remove_shard(&self, shard: ShardId) -> Result<(), Error> {
+        let _no_rows = self.writing_rows.lock();
+        self.make_void(shard)?;
+        drop(self.shards.write().remove(&shard));
+        self.damages.forget_shard(shard);
+        self.write_ledger()?;
+        self.erase(shard)
+    }
+
     /// Writes a shard's own row; durable on return.
     pub(crate) fn write_meta(&self, cell: &Cell) -> Result<(), Error> {
         let _in_order = self.writing_rows.lock();

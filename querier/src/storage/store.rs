@@ -221,6 +221,14 @@ impl Store {
         if self.inner.find(shard).is_some() {
             return Ok(());
         }
+        if self.inner.has_rows(shard)? {
+            // Its removal was not done, or a snapshot goes in right now.
+            let _no_flush = self.inner.flushing.lock();
+            if self.inner.find(shard).is_some() {
+                return Ok(());
+            }
+            self.inner.remove_shard(shard)?;
+        }
         self.inner.log()?.control(Kind::Reset, shard, Position::default())?;
         let cell = Cell::new(Shard::new(shard, Position::default(), Epoch(0), self.inner.config.window_ms));
         self.inner.write_meta(&cell)?;
@@ -232,16 +240,13 @@ impl Store {
     /// Forgets a shard with all its data; nothing happens where it is not there.
     ///
     /// # Errors
-    /// [`Error`] when the disk fails.
+    /// [`Error`] when the disk fails. The shard may be gone then, and this may be called again to have it removed.
     pub(crate) fn drop_shard(&self, shard: ShardId) -> Result<(), Error> {
         let _no_flush = self.inner.flushing.lock();
-        if self.inner.shards.write().remove(&shard).is_none() {
+        if self.inner.find(shard).is_none() && !self.inner.has_rows(shard)? {
             return Ok(());
         }
-        self.inner.damages.forget_shard(shard);
-        self.inner.write_ledger()?;
-        let _no_rows = self.inner.writing_rows.lock();
-        self.inner.erase(shard)
+        self.inner.remove_shard(shard)
     }
 
     /// The last durable entry.

@@ -6,6 +6,7 @@ mod damage;
 mod deletes;
 mod merges;
 mod model;
+mod removal;
 mod replicas;
 mod writes;
 
