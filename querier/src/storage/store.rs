@@ -273,12 +273,17 @@ impl Store {
     /// [`Error::UnknownShard`], or the disk's failure.
     pub(crate) fn store_epoch(&self, shard: ShardId, epoch: Epoch) -> Result<(), Error> {
         let cell = self.inner.cell(shard)?;
-        {
+        let is_fenced = {
             let mut state = cell.state.write();
             if state.epoch >= epoch {
                 return Ok(());
             }
             state.epoch = epoch;
+            state.damage.is_some()
+        };
+        if is_fenced {
+            // A new row would make the shard look whole with the next start. The ledger's epoch counts as much.
+            return self.inner.write_ledger();
         }
         self.inner.books.fall_behind();
         self.inner.write_meta(&cell)

@@ -356,3 +356,24 @@ fn a_log_that_ends_too_early_and_files_that_are_gone_are_refused() {
     let format = std::fs::read_to_string(node.config.dir.join("FORMAT")).unwrap();
     assert!(format.starts_with("format=3\n") && node.all().len() == 1, "{format}");
 }
+
+#[test]
+fn an_epoch_does_not_lift_the_fence_of_a_shard_without_rows() {
+    let mut node = Node::new();
+    node.write(0, batch(vec![series("a", 1, &[(OLD, 1.0)])]));
+    node.write(1, batch(vec![series("b", 1, &[(OLD, 1.0)])]));
+    node.store().flush().unwrap();
+    let rocks = &node.store().inner.rocks;
+    let mut lost = rocks.batch();
+    lost.delete(keys::STATE, &keys::row(ShardId(0), keys::Row::Meta));
+    rocks.write(lost, true).unwrap();
+    for epoch in 7..10 {
+        node.reopen();
+        let store = node.store();
+        assert!(store.damage(ShardId(0)).is_some(), "before epoch {epoch}");
+        assert!(epoch == 7 || store.stored_epoch(ShardId(0)) == Epoch(epoch - 1));
+        store.store_epoch(ShardId(0), Epoch(epoch)).unwrap();
+        store.store_epoch(ShardId(1), Epoch(epoch)).unwrap();
+        assert!(store.damage(ShardId(1)).is_none());
+    }
+}
