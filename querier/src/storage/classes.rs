@@ -32,17 +32,30 @@ pub(crate) struct Classes {
 }
 
 impl Classes {
-    /// Reads the numbers in a directory, and gives some to classes that have none.
+    /// Reads the numbers in a directory, and gives some to classes that have none. `in_use` answers whether there is data
+    /// of any class but the default one.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the file is damaged; the disk's failure.
-    pub(crate) fn open(dir: &Path, retention: &Retention) -> Result<Self, Error> {
+    /// [`Error::Corrupt`] when the file is damaged, or missing though numbers are in use; the disk's failure.
+    pub(crate) fn open(
+        dir: &Path,
+        retention: &Retention,
+        in_use: impl FnOnce() -> Result<bool, Error>,
+    ) -> Result<Self, Error> {
         let path = dir.join(FILE);
         let mut names = match std::fs::read(&path) {
             Ok(bytes) => parse(&bytes).ok_or_else(|| {
                 let path = path.display();
                 Error::corrupt(format!("{path} does not say which retention class has which number"))
             })?,
+            // Numbers given anew could be those of other classes, and data would be dropped too early.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && in_use()? => {
+                return Err(Error::corrupt(format!(
+                    "{} is missing, and there is data of other retention classes than the default one: restore the file, \
+                     or give this node a new data directory so that its shards are copied again",
+                    path.display()
+                )));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(Error::io("read", &path, &error)),
         };
@@ -173,7 +186,8 @@ mod tests {
     #[test]
     fn a_class_keeps_its_number() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |classes: &[(&str, &str)]| Classes::open(dir.path(), &retention(classes)).unwrap();
+        let open =
+            |classes: &[(&str, &str)]| Classes::open(dir.path(), &retention(classes), || Ok(false)).unwrap();
         let first = open(&[("long", "400d"), ("short", "3d")]);
         assert_eq!(
             (first.number("default"), first.number("long"), first.number("short")),
@@ -197,7 +211,8 @@ mod tests {
     fn any_damage_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let retention = retention(&[("long", "400d"), ("short", "3d")]);
-        Classes::open(dir.path(), &retention).unwrap();
+        let open = || Classes::open(dir.path(), &retention, || Ok(false));
+        open().unwrap();
         let path = dir.path().join(FILE);
         let bytes = std::fs::read(&path).unwrap();
         for at in 0..bytes.len() {
@@ -205,7 +220,7 @@ mod tests {
             damaged[at] ^= 1;
             for damaged in [&damaged[..], &bytes[..at]] {
                 std::fs::write(&path, damaged).unwrap();
-                assert!(matches!(Classes::open(dir.path(), &retention), Err(Error::Corrupt(_))), "at {at}");
+                assert!(matches!(open(), Err(Error::Corrupt(_))), "at {at}");
             }
         }
     }

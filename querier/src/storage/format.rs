@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ledger::Ledger;
-use super::{Error, StoreConfig, guard};
+use super::{Error, StoreConfig, guard, log};
 
 /// The format of the directory that this build writes.
 pub(crate) const FORMAT: u32 = 3;
@@ -60,13 +60,37 @@ pub(crate) fn raise(config: &StoreConfig, found: u32) -> Result<(), Error> {
     if found < FORMAT { write(config) } else { Ok(()) }
 }
 
+/// Whether no store was ever made in a directory: there is no database, no log, and no ledger that names shards.
+fn is_new(dir: &Path) -> Result<bool, Error> {
+    if guard::directory(dir).join("CURRENT").exists() {
+        return Ok(false);
+    }
+    let log = log::directory(dir);
+    match std::fs::read_dir(&log) {
+        Ok(mut files) => {
+            if files.next().is_some() {
+                return Ok(false);
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("list", &log, &error)),
+    }
+    match Ledger::read(dir) {
+        Ok(ledger) => Ok(ledger.is_none_or(|ledger| ledger.shards.is_empty())),
+        // A start that was cut short leaves a whole one.
+        Err(error) if error.is_damage() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes a directory's format known, where nothing is there yet.
 fn begin(config: &StoreConfig) -> Result<u32, Error> {
-    if guard::directory(&config.dir).join("CURRENT").exists() {
+    if !is_new(&config.dir)? {
         let window_ms = config.window_ms;
         return Err(Error::corrupt(format!(
-            "{} is missing: it has the lines format={FORMAT} and window_ms={window_ms}, unless another length of windows \
-             was set; restore it, or give this node a new data directory so that its shards are copied again",
+            "{} is missing, and there was a store: it has the lines format={FORMAT} and window_ms={window_ms}, unless \
+             another length of windows was set; restore it with whatever else is gone of the directory, or give this node \
+             a new data directory so that its shards are copied again",
             config.dir.join(FILE).display()
         )));
     }

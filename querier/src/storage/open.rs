@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tricord_model::{Seq, ShardId};
+use tricord_rocks::Rocks;
 
 use super::books::Books;
 use super::cache::ReadCache;
@@ -48,7 +49,7 @@ impl Store {
         let (ledger, is_known) = read_ledger(&config, format)?;
         let rocks = guard::open(&config, &ledger)?;
         let cache = ReadCache::new(config.read_cache_bytes);
-        let classes = Classes::open(&config.dir, &config.retention)?;
+        let classes = Classes::open(&config.dir, &config.retention, || uses_classes(&rocks, &ledger))?;
         let inner = Arc::new(Inner {
             config,
             rocks,
@@ -108,12 +109,29 @@ fn check(config: &StoreConfig) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether there is, or must be, data of any retention class but the default one.
+fn uses_classes(rocks: &Rocks, ledger: &Ledger) -> Result<bool, Error> {
+    let mut marks = ledger.shards.values().flat_map(|account| &account.marks);
+    if marks.any(|(_, mark)| mark.class > 0) {
+        return Ok(true);
+    }
+    let cursor = rocks.cursor(keys::DATA, &keys::window(1, i64::MIN), &keys::windows_end())?;
+    match cursor.status() {
+        // What cannot be read is there.
+        Err(error) if error.is_corruption() => Ok(true),
+        status => Ok(status.map(|()| cursor.item().is_some())?),
+    }
+}
+
 /// The ledger, and whether it says everything. A store can do without: then what is missing goes unnoticed this once.
 fn read_ledger(config: &StoreConfig, format: u32) -> Result<(Ledger, bool), Error> {
     let path = config.dir.join(ledger::FILE);
+    if format < format::LEDGER_SINCE {
+        // One that is there nevertheless is of other days.
+        return Ok((Ledger::default(), true));
+    }
     match Ledger::read(&config.dir) {
         Ok(Some(ledger)) => Ok((ledger, true)),
-        Ok(None) if format < format::LEDGER_SINCE => Ok((Ledger::default(), true)),
         Ok(None) => {
             tracing::error!(path = %path.display(), "the ledger is missing: what else is missing cannot be told");
             Ok((Ledger::default(), false))

@@ -148,13 +148,15 @@ impl Check<'_> {
     }
 
     fn ledger(&mut self, must_be: bool) -> Result<(), Error> {
+        if !must_be {
+            return Ok(());
+        }
         let place = self.dir.join(ledger::FILE).display().to_string();
         let advice = "remove it, or leave it: it is written again when the node starts";
         let lost = "nothing by itself; but what else is missing cannot be told";
         match Ledger::read(self.dir) {
             Ok(Some(ledger)) => self.ledger = ledger,
-            Ok(None) if must_be => self.find(&place, "it is missing".to_owned(), lost, advice),
-            Ok(None) => {}
+            Ok(None) => self.find(&place, "it is missing".to_owned(), lost, advice),
             Err(error) if error.is_damage() => self.find(&place, error.to_string(), lost, advice),
             Err(error) => return Err(error),
         }

@@ -222,3 +222,32 @@ fn a_class_that_has_data_cannot_be_taken_away() {
     fill(&node, "b", 0..1, 1.0);
     assert_eq!(node.samples_of(&tenant("b")), 1, "in the default class now");
 }
+
+#[test]
+fn numbers_that_are_gone_are_not_given_anew() {
+    let mut node = node(&[("a", "long")]);
+    fill(&node, "a", 0..2, 1.0);
+    node.store = None;
+    let path = node.config.dir.join("CLASSES");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // Either says it: the ledger, and the marks.
+    for has_ledger in [true, false] {
+        if !has_ledger {
+            std::fs::remove_file(node.config.dir.join("LEDGER")).unwrap();
+        }
+        let error = node.open().err().expect("it is refused");
+        assert!(error.is_damage() && error.to_string().contains("CLASSES is missing"), "{error}");
+        assert!(!path.exists(), "nothing is made up");
+    }
+    std::fs::write(&path, bytes).unwrap();
+    node.open().unwrap();
+    assert_eq!(values(&node).len(), 2);
+    // Where only the default class has data, numbers mean nothing yet.
+    let mut other = self::node(&[]);
+    fill(&other, "a", 0..2, 1.0);
+    other.store = None;
+    std::fs::remove_file(other.config.dir.join("CLASSES")).unwrap();
+    other.open().unwrap();
+    assert_eq!(values(&other).len(), 2);
+}

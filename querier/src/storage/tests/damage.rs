@@ -342,17 +342,42 @@ fn a_log_that_ends_too_early_and_files_that_are_gone_are_refused() {
         let text = refused(&|dir| std::fs::remove_file(dir.join(name)).unwrap());
         assert!(text.contains("is missing"), "{text}");
     }
+    // Without a format and a database, the ledger or the log alone still say that there was a store.
+    for others in [&["rocks"][..], &["rocks", "log"]] {
+        let text = refused(&|dir| {
+            std::fs::remove_file(dir.join("FORMAT")).unwrap();
+            others.iter().for_each(|name| std::fs::remove_dir_all(dir.join(name)).unwrap());
+        });
+        assert!(text.contains("FORMAT is missing"), "{text}");
+    }
+    let text = refused(&|dir| {
+        ["FORMAT", "LEDGER"].iter().for_each(|name| std::fs::remove_file(dir.join(name)).unwrap());
+        std::fs::remove_dir_all(dir.join("rocks")).unwrap();
+    });
+    assert!(text.contains("FORMAT is missing"), "{text}");
+    // A ledger that names what never was here.
+    node.open().unwrap();
+    node.store().create_shard(ShardId(7)).unwrap();
+    node.reopen();
+    let stale = std::fs::read(node.config.dir.join("LEDGER")).unwrap();
+    node.store().drop_shard(ShardId(7)).unwrap();
+    node.store = None;
     // Without the ledger what is there is served, and it is written again.
     std::fs::remove_file(node.config.dir.join("LEDGER")).unwrap();
     node.open().unwrap();
     assert_eq!(node.select(&[]).iter().map(|(_, points)| points.len()).sum::<usize>(), 40);
     assert!(node.config.dir.join("LEDGER").exists() && node.store().stats().damage_found == 1);
-    // A directory of a build that had none gets one.
-    node.store = None;
-    std::fs::remove_file(node.config.dir.join("LEDGER")).unwrap();
-    std::fs::write(node.config.dir.join("FORMAT"), "format=2\nwindow_ms=1800000\n").unwrap();
-    node.open().unwrap();
-    assert!(node.config.dir.join("LEDGER").exists() && node.store().stats().damage_found == 0);
+    // A directory of a build that had none gets one, and one that is there does not count.
+    for ledger in [None, Some(stale.as_slice())] {
+        node.store = None;
+        let path = node.config.dir.join("LEDGER");
+        std::fs::remove_file(&path).unwrap();
+        ledger.map_or(Ok(()), |bytes| std::fs::write(&path, bytes)).unwrap();
+        std::fs::write(node.config.dir.join("FORMAT"), "format=2\nwindow_ms=1800000\n").unwrap();
+        node.open().unwrap();
+        assert!(path.exists() && node.store().stats().damage_found == 0);
+        assert!(node.store().damage(ShardId(7)).is_none());
+    }
     let format = std::fs::read_to_string(node.config.dir.join("FORMAT")).unwrap();
     assert!(format.starts_with("format=3\n") && node.all().len() == 1, "{format}");
 }
