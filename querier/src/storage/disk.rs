@@ -11,11 +11,12 @@ use tricord_rocks::{Pinned, Rocks, Visit};
 use super::Error;
 use super::block::{postings, spans, times, unpack, values};
 use super::cache::{Key, Kind, ReadCache, Row, Times};
-use super::damage::Damages;
+use super::damage::{Damages, time};
 use super::flush::encode::{SERIES_PER_INDEX_BLOCK, VERSION};
 use super::head::Mark;
 use super::head::payload::decode_exemplars;
 use super::keys::{self, Section};
+use super::store::Cells;
 
 /// Visits a label value with its series, encoded; answers whether to go on.
 type VisitValue<'v> = &'v mut dyn FnMut(&str, &[u8]) -> Result<bool, Error>;
@@ -28,6 +29,8 @@ pub(crate) struct OnDisk<'a> {
     pub(crate) rocks: &'a Rocks,
     /// Where damage is noted that is met.
     pub(crate) damages: &'a Damages,
+    /// Who says what still counts; `None` where all does that is read.
+    pub(crate) shards: Option<&'a Cells>,
     pub(crate) window_len_ms: i64,
 }
 
@@ -90,7 +93,22 @@ impl<'a> Disk<'a> {
 
     fn damaged(&self, why: String) -> Error {
         let span_ms = self.on.window_len_ms.saturating_mul(i64::from(self.mark.windows));
+        if !self.is_live() {
+            let until = time(self.window_ms.saturating_add(span_ms));
+            return Error::Removed { shard: self.shard, from: time(self.window_ms), until };
+        }
         self.on.damages.meet(self.shard, self.window_ms, &self.mark, span_ms, why)
+    }
+
+    /// Whether the shard still has this generation: retention, a merge or a new copy of the shard may have taken it away
+    /// from under whoever reads it, and that is no damage.
+    fn is_live(&self) -> bool {
+        let Some(shards) = self.on.shards else { return true };
+        let Some(cell) = shards.read_recursive().get(&self.shard).cloned() else { return false };
+        // The reader may hold this lock already. How far deletes are carried out may have been noted meanwhile.
+        let state = cell.state.read_recursive();
+        let mut marks = state.marks.get(&self.window_ms).into_iter().flatten();
+        marks.any(|mark| Mark { deleted: self.mark.deleted, ..*mark } == self.mark)
     }
 
     /// Visits stored pairs of a range in order, until the visitor answers `false`.

@@ -65,6 +65,16 @@ pub(crate) enum Error {
         /// What is wrong.
         why: String,
     },
+    /// What is read was removed meanwhile: it is past retention, or the copy of the shard is another one now.
+    #[error("what shard {shard} had from {from} to {until} was removed while it was read: try again")]
+    Removed {
+        /// The shard.
+        shard: ShardId,
+        /// Where it begins, for people.
+        from: String,
+        /// Where it ends.
+        until: String,
+    },
     /// The directory belongs to a newer build.
     #[error(
         "the data directory has format {found}, this build knows formats up to {known}: use a newer build"
@@ -104,7 +114,7 @@ impl Error {
             Self::Corrupt(_) | Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::Cancelled => ErrorKind::Cancelled,
-            Self::Closed(_) => ErrorKind::Unavailable,
+            Self::Closed(_) | Self::Removed { .. } => ErrorKind::Unavailable,
             Self::NewerFormat { .. } | Self::Io(_) => ErrorKind::Internal,
             Self::Rocks(error) if error.is_corruption() => ErrorKind::Corrupt,
             Self::Rocks(error) if error.is_disk_full() => ErrorKind::Unavailable,

@@ -93,13 +93,16 @@ impl Counters {
     }
 }
 
+/// The shards of a store.
+pub(crate) type Cells = RwLock<BTreeMap<ShardId, Arc<Cell>>>;
+
 /// What the store shares with the thread that applies entries.
 pub(crate) struct Inner {
     pub(crate) config: StoreConfig,
     pub(crate) rocks: Rocks,
     pub(crate) cache: ReadCache,
     pub(crate) classes: Classes,
-    pub(crate) shards: RwLock<BTreeMap<ShardId, Arc<Cell>>>,
+    pub(crate) shards: Cells,
     /// Held while windows are written: one flush at a time.
     pub(crate) flushing: Mutex<()>,
     /// Held while windows are merged: one merge at a time.
@@ -149,7 +152,8 @@ impl Inner {
 
     /// What windows are read with.
     pub(crate) fn on_disk(&self) -> OnDisk<'_> {
-        OnDisk { rocks: &self.rocks, damages: &self.damages, window_len_ms: self.config.window_ms }
+        let (rocks, damages, window_len_ms) = (&self.rocks, &self.damages, self.config.window_ms);
+        OnDisk { rocks, damages, shards: Some(&self.shards), window_len_ms }
     }
 
     pub(crate) fn log(&self) -> Result<&Arc<Log>, Error> {

@@ -121,7 +121,7 @@ impl Check<'_> {
 
     fn part(&mut self, rocks: &Rocks, part: Part) -> Result<(), Error> {
         let damages = Damages::quiet();
-        let on = OnDisk { rocks, damages: &damages, window_len_ms: self.window_ms };
+        let on = OnDisk { rocks, damages: &damages, shards: None, window_len_ms: self.window_ms };
         let mut counts = Counts::default();
         if part.window_ms.rem_euclid(self.window_ms.max(1)) != 0 {
             return Err(Error::corrupt("it does not start where a window does"));

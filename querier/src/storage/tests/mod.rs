@@ -4,6 +4,7 @@ mod classes;
 mod crash;
 mod damage;
 mod deletes;
+mod lost;
 mod merges;
 mod model;
 mod removal;
