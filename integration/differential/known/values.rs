@@ -123,14 +123,11 @@ pub(super) const VALUES: &[Known] = &[
     Known {
         name: "a subquery of no step",
         since: "no release",
-        note: "what @ fixes is evaluated once even where the range of a subquery holds no step, and Prometheus answers \
+        note: "what does not change with time is evaluated once even where the range of a subquery holds no step, and Prometheus answers \
                with a point behind the range; Tricord with none",
         explains: |asked| {
             let is_subquery = |kind: &ExprKind| matches!(kind, ExprKind::Subquery(_));
-            asked.ends_with(is_subquery)
-                && asked.query.contains('@')
-                && asked.differs_only(|m| m.ours.is_none())
-                && asked.has_no_series()
+            asked.ends_with(is_subquery) && asked.differs_only(|m| m.ours.is_none()) && asked.has_no_series()
         },
     },
     Known {
@@ -147,7 +144,20 @@ pub(super) const VALUES: &[Known] = &[
                 |m: &Mismatch<'_>| m.floats().is_some_and(|(ours, _)| ours == 0.0 || !ours.is_finite());
             asked.any(averages)
                 && !asked.ends_with(averages)
-                && (asked.any(is_count_values) || asked.differs_only(is_zero))
+                && (asked.any(is_count_values)
+                    || asked.has_operator(BinaryOp::Mod)
+                    || asked.differs_only(is_zero))
+        },
+    },
+    Known {
+        name: "infinity in lines through samples",
+        since: "2.54.0",
+        note: "#14362: a sum with an infinity is one, and no NaN",
+        explains: |asked| {
+            let lines =
+                |kind: &ExprKind| is_call(kind, &[Function::Deriv, Function::PredictLinear], |_| true);
+            let is_nan = |m: &Mismatch<'_>| m.floats().is_some_and(|(_, theirs)| theirs.is_nan());
+            asked.any(lines) && (!asked.ends_with(lines) || asked.differs_only(is_nan))
         },
     },
     Known {

@@ -193,7 +193,7 @@ pub fn pushes_states(aggregate: &Aggregate) -> bool {
 /// selector that gives the answer its labels. Only the proxy can tell absence, and only when every shard answered.
 #[must_use]
 pub fn presence(call: &Call) -> Option<(Expr, Option<&VectorSelector>)> {
-    let arg = call.args.first()?;
+    let arg = call.args.first()?.without_parens();
     if place(arg) != Place::Shard {
         return None;
     }

@@ -74,6 +74,7 @@ fn only_the_proxy_tells_absence() {
     check(r#"absent(m{a="1", b=~"x"})"#, "<part 0>\n0: absent {a=\"1\"} unless m{a=\"1\",b=~\"x\"}");
     check("absent_over_time(m[5m])", "<part 0>\n0: absent {} unless last_over_time(m[5m])");
     check("absent_over_time(m[5m] smoothed)", "absent_over_time(m[5m] smoothed)");
+    check("absent((m{a=\"1\"}))", "<part 0>\n0: absent {a=\"1\"} unless m{a=\"1\"}");
     check("absent(sum(m))", "absent(<part 0>)\n0: sum by () of m");
 }
 
