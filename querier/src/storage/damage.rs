@@ -86,9 +86,11 @@ impl Damages {
         self.found.fetch_add(1, Ordering::Relaxed);
         let (shard, window_ms, generation, _) = place;
         let mut known = self.known.lock();
-        let is_one_of_many = damage.lost.is_none() && known.len() >= MAX_REMEMBERED;
-        if known.contains_key(&place) || is_one_of_many {
-            return;
+        match known.get(&place) {
+            // What could not be read before is now gone as a whole.
+            Some(before) if before.lost.is_none() && damage.lost.is_some() => {}
+            None if damage.lost.is_some() || known.len() < MAX_REMEMBERED => {}
+            _ => return,
         }
         let (from, until) = (time(window_ms), time(window_ms.saturating_add(damage.span_ms)));
         let why = &damage.why;

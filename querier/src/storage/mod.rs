@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod flush;
 mod format;
+mod give_up;
 mod guard;
 mod head;
 mod keys;

@@ -197,7 +197,11 @@ impl Inner {
             marks.values().flat_map(BTreeMap::values).flatten().map(|mark| mark.class).collect();
         classes.into_iter().try_for_each(|class| self.classes.check(class))?;
         self.remove_parts(&replaced, &used)?;
-        self.remove_orphans(&used, &known)?;
+        let bare = self.remove_orphans(&used, &known)?;
+        for (shard, of_shard) in marks.iter_mut().filter(|(shard, _)| !is_void.contains(shard)) {
+            // A mark without an index answers nothing at all, which must not be taken for what it had.
+            self.lose(*shard, of_shard, |_, of| bare.contains(&of));
+        }
         let (mut cells, mut void) = (BTreeMap::new(), Vec::new());
         for stored in stored {
             let (id, of_shard) = (stored.id, marks.remove(&stored.id).unwrap_or_default());
@@ -269,10 +273,15 @@ impl Inner {
         }
     }
 
-    /// Removes indexes whose data never went in.
-    fn remove_orphans(&self, used: &HashSet<Generation>, known: &BTreeSet<Vec<u8>>) -> Result<(), Error> {
-        let mut orphans = Vec::new();
+    /// Removes indexes whose data never went in. Answers the generations that are used and have no index.
+    fn remove_orphans(
+        &self,
+        used: &HashSet<Generation>,
+        known: &BTreeSet<Vec<u8>>,
+    ) -> Result<HashSet<Generation>, Error> {
+        let (mut orphans, mut bare) = (Vec::new(), used.clone());
         walk(&self.rocks, keys::INDEX, known, &mut |of, _, _| {
+            bare.remove(&of);
             if !used.contains(&of) {
                 orphans.push(of);
             }
@@ -282,7 +291,19 @@ impl Inner {
             let prefix = keys::generation(of);
             self.rocks.delete_range(keys::INDEX, &prefix, &keys::after(&prefix))?;
         }
-        Ok(())
+        // What is there and cannot be read says so by itself.
+        let is_there = |of: &Generation| -> Result<bool, Error> {
+            let prefix = keys::generation(*of);
+            let cursor = self.rocks.cursor(keys::INDEX, &prefix, &keys::after(&prefix))?;
+            Ok(cursor.item().is_some() || cursor.status().is_err())
+        };
+        let mut without = HashSet::new();
+        for of in bare {
+            if !is_there(&of)? {
+                without.insert(of);
+            }
+        }
+        Ok(without)
     }
 
     /// Removes a shard's rows and windows. The rows go last, so that a crash in between is found and finished.
@@ -297,18 +318,7 @@ impl Inner {
 
     /// Removes a shard's windows from the disk, with what merges have replaced of them.
     fn erase_windows(&self, shard: ShardId) -> Result<(), Error> {
-        if self.damages.counts().found > 0 {
-            for family in [keys::INDEX, keys::DATA] {
-                let dropped = self.rocks.drop_broken(family)?;
-                if !dropped.is_empty() {
-                    tracing::warn!(
-                        family,
-                        files = dropped.join(", "),
-                        "sorted files that are gone are given up"
-                    );
-                }
-            }
-        }
+        self.give_up_broken(shard)?;
         let mut batch = self.rocks.batch();
         let windows: Vec<(i64, u32)> =
             self.generations.lock().iter().map(|(window_ms, highest)| (*window_ms, *highest)).collect();

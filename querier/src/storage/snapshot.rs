@@ -163,6 +163,8 @@ impl Sending {
                 put(buffer, item, key, value);
                 Ok(true)
             })?;
+            // What is found to be lost while it is sent, is not there to be found.
+            inner.damages.of_shard(self.shard).map_or(Ok(()), Err)?;
             if let Some(key) = next {
                 self.ranges.push_front((item, key, to));
             }

@@ -32,6 +32,17 @@ pub struct Rocks {
     families: Vec<(&'static str, rocksdb::Options)>,
 }
 
+/// A sorted file that the database names, and that is not there any more or not whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its name in the database's directory.
+    pub name: String,
+    /// The lowest key that was in it.
+    pub first: Vec<u8>,
+    /// The highest.
+    pub last: Vec<u8>,
+}
+
 /// Writes that become visible, and durable, together.
 #[derive(Default)]
 pub struct Batch<'a> {
@@ -229,25 +240,34 @@ impl Rocks {
         Ok(own.into_iter().map(|file| (path(&file.name), file.size as u64)).collect())
     }
 
-    /// Lets go of the files of a family that are not there any more, or not whole: what was in them is gone, and each read
-    /// nearby would fail. Answers their names.
+    /// The files of a family that are not there any more, or not whole: what was in them is gone, and each read nearby
+    /// fails.
     ///
     /// # Errors
-    /// [`Error`] when the disk fails.
-    pub fn drop_broken(&self, family: &str) -> Result<Vec<String>, Error> {
+    /// [`Error`] when RocksDB cannot tell.
+    pub fn broken(&self, family: &str) -> Result<Vec<Broken>, Error> {
         let files = self.wrap(self.db.live_files())?;
-        let handle = self.family(family)?;
-        let mut dropped = Vec::new();
+        let mut broken = Vec::new();
         for file in files.into_iter().filter(|file| file.column_family_name == family) {
             let name = file.name.trim_start_matches('/').to_owned();
             let is_whole =
                 std::fs::metadata(self.path.join(&name)).is_ok_and(|found| found.len() == file.size as u64);
             if let (false, Some(first), Some(last)) = (is_whole, file.start_key, file.end_key) {
-                self.wrap(self.db.delete_file_in_range_cf(handle, first, last))?;
-                dropped.push(name);
+                broken.push(Broken { name, first, last });
             }
         }
-        Ok(dropped)
+        Ok(broken)
+    }
+
+    /// Lets go of files that are broken: nothing is found any more between their first and their last keys.
+    ///
+    /// # Errors
+    /// [`Error`] when the disk fails.
+    pub fn drop_broken(&self, family: &str, files: &[Broken]) -> Result<(), Error> {
+        let handle = self.family(family)?;
+        files.iter().try_for_each(|Broken { first, last, .. }| {
+            self.wrap(self.db.delete_file_in_range_cf(handle, first, last))
+        })
     }
 
     /// Path and first key of each file of a family.

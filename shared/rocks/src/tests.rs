@@ -135,6 +135,9 @@ fn a_file_that_is_gone_costs_only_its_keys() {
     }
     let rocks = Rocks::open(&dir.path().join("db"), &options).unwrap();
     assert!(keys_of(&rocks, "plain").is_err());
-    assert_eq!(rocks.drop_broken("plain").unwrap().len(), 1);
+    let broken = rocks.broken("plain").unwrap();
+    assert_eq!((broken.len(), &broken[0].first, &broken[0].last), (1, &vec![2, 1], &vec![2, 1]));
+    rocks.drop_broken("plain", &broken).unwrap();
+    assert_eq!(rocks.broken("plain").unwrap(), []);
     assert_eq!(keys_of(&rocks, "plain").unwrap(), [vec![0, 1], vec![1, 1], vec![3, 1]]);
 }
