@@ -236,7 +236,7 @@ fn numbers_that_are_gone_are_not_given_anew() {
         if !has_ledger {
             std::fs::remove_file(node.config.dir.join("LEDGER")).unwrap();
         }
-        let error = node.open().err().expect("it is refused");
+        let error = node.open().expect_err("it is refused");
         assert!(error.is_damage() && error.to_string().contains("CLASSES is missing"), "{error}");
         assert!(!path.exists(), "nothing is made up");
     }
