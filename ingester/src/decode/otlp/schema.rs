@@ -107,7 +107,11 @@ message!(
 );
 message!(ARRAY_VALUE, 24, [many(1, "values", msg(&ANY_VALUE))]);
 message!(KEY_VALUE_LIST, 24, [many(1, "values", msg(&KEY_VALUE))]);
-message!(KEY_VALUE, 64, [one(1, "key", Str), one(2, "value", msg(&ANY_VALUE))]);
+message!(
+    KEY_VALUE,
+    64,
+    [one(1, "key", Str), one(2, "value", msg(&ANY_VALUE)), one(3, "keyStrindex", Varint)]
+);
 message!(
     SCOPE,
     96,
