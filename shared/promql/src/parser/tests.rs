@@ -117,7 +117,7 @@ fn selectors_and_quoted_names() {
         "1:13: parse error: unexpected <without> in grouping opts, expected label",
     );
     check("sum()", "1:1: parse error: no arguments for aggregate expression provided");
-    check("sum())", "1:6: parse error: unexpected right parenthesis ')'");
+    check("sum())", "1:7: parse error: unexpected right parenthesis ')'");
     check("m{#}", "1:5: parse error: unexpected end of input inside braces");
     check("m{a=~'('}", "1:3: parse error: error parsing regexp: missing closing ): `(`");
     assert_eq!(parse_selector("up{job='x'}").unwrap().len(), 2);
