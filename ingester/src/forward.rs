@@ -3,7 +3,7 @@
 //! One request per node, all nodes at once. What fails because the map moved on, a node is away or a primary is not yet
 //! serving is tried again under the newest map until the time is over; writes are idempotent, so trying again is safe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,28 +44,34 @@ pub struct Written {
     pub spans: u64,
 }
 
-/// How a forwarded request ended.
+/// How far a forwarded request is, and in the end how it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Forwarded {
-    pub(crate) written: Written,
-    /// What the shards refused for good.
-    pub(crate) rejected: Rejected,
+    /// What each piece's shard has acknowledged.
+    counts: Vec<(ShardId, pb::WriteCounts)>,
+    /// Shards that do not know some series by its fingerprint: they need everything once more, with labels.
+    pub(crate) unknowing: BTreeSet<ShardId>,
     /// Shards that did not acknowledge, each with its last failure.
     pub(crate) failed: BTreeMap<ShardId, WireError>,
 }
 
 impl Forwarded {
-    fn count(&mut self, counts: pb::WriteCounts) {
-        self.written.samples += counts.samples;
-        self.written.histograms += counts.histograms;
-        self.written.exemplars += counts.exemplars;
-        self.written.spans += counts.spans;
-        self.rejected.add(Rejected {
-            samples: counts.rejected_samples,
-            exemplars: counts.rejected_exemplars,
-            spans: counts.rejected_spans,
-            reasons: counts.reasons,
-        });
+    /// What was written, and what the shards refused for good.
+    pub(crate) fn sum(self) -> (Written, Rejected) {
+        let (mut written, mut rejected) = (Written::default(), Rejected::default());
+        for (_, counts) in self.counts {
+            written.samples += counts.samples;
+            written.histograms += counts.histograms;
+            written.exemplars += counts.exemplars;
+            written.spans += counts.spans;
+            rejected.add(Rejected {
+                samples: counts.rejected_samples,
+                exemplars: counts.rejected_exemplars,
+                spans: counts.rejected_spans,
+                reasons: counts.reasons,
+            });
+        }
+        (written, rejected)
     }
 }
 
@@ -97,16 +103,47 @@ impl Forwarder {
     /// Writes all rounds, one after another. It ends early when a shard fails, as its later pieces must not overtake.
     pub(crate) async fn write(&self, tenant: &Tenant, rounds: Rounds, deadline: Instant) -> Forwarded {
         let mut forwarded = Forwarded::default();
-        for round in rounds {
-            self.round(tenant, round, deadline, &mut forwarded).await;
+        self.rounds(tenant, rounds, deadline, &mut forwarded).await;
+        forwarded
+    }
+
+    /// Writes the same request with all labels to the shards that did not know some series without. What such a shard
+    /// has acknowledged already is sent to it again, which changes nothing.
+    pub(crate) async fn write_named(
+        &self,
+        tenant: &Tenant,
+        mut rounds: Rounds,
+        deadline: Instant,
+        forwarded: &mut Forwarded,
+    ) {
+        let unknowing = std::mem::take(&mut forwarded.unknowing);
+        forwarded.counts.retain(|(shard, _)| !unknowing.contains(shard));
+        for round in &mut rounds {
+            round.retain(|piece| unknowing.contains(&piece.shard));
+        }
+        let kind = KindLabel { kind: ErrorKind::UnknownSeries.as_str() };
+        self.metrics.retries.get_or_create(&kind).inc_by(unknowing.len() as u64);
+        self.rounds(tenant, rounds, deadline, forwarded).await;
+        for shard in std::mem::take(&mut forwarded.unknowing) {
+            let text = format!("shard {shard} does not know a series although its labels were sent");
+            self.note_failure(ErrorKind::Internal);
+            forwarded.failed.insert(shard, WireError::internal(text));
+        }
+    }
+
+    async fn rounds(&self, tenant: &Tenant, rounds: Rounds, deadline: Instant, forwarded: &mut Forwarded) {
+        for mut round in rounds {
+            round.retain(|piece| !forwarded.unknowing.contains(&piece.shard));
+            self.round(tenant, round, deadline, forwarded).await;
             if !forwarded.failed.is_empty() {
                 break;
             }
         }
-        for error in forwarded.failed.values() {
-            self.metrics.failures.get_or_create(&KindLabel { kind: error.kind.as_str() }).inc();
-        }
-        forwarded
+        forwarded.failed.values().for_each(|error| self.note_failure(error.kind));
+    }
+
+    fn note_failure(&self, kind: ErrorKind) {
+        self.metrics.failures.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
     }
 
     async fn round(&self, tenant: &Tenant, round: Vec<Piece>, deadline: Instant, forwarded: &mut Forwarded) {
@@ -274,9 +311,14 @@ fn settle(
     for piece in pieces {
         match results.remove(&piece.shard.0) {
             Some(pb::ShardWriteResult { failure: None, counts, .. }) => {
-                forwarded.count(counts.unwrap_or_default())
+                forwarded.counts.push((piece.shard, counts.unwrap_or_default()));
             }
-            Some(pb::ShardWriteResult { failure: Some(failure), .. }) => failed.push((piece, failure.into())),
+            Some(pb::ShardWriteResult { failure: Some(failure), .. }) => match WireError::from(failure) {
+                error if error.kind == ErrorKind::UnknownSeries => {
+                    forwarded.unknowing.insert(piece.shard);
+                }
+                error => failed.push((piece, error)),
+            },
             None => {
                 let text = format!("the data node did not answer for shard {}", piece.shard);
                 failed.push((piece, WireError::internal(text)));

@@ -19,17 +19,19 @@ pub mod route;
 mod testing;
 pub mod translate;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tricord_metadata_client::Cluster;
-use tricord_model::Tenant;
+use tricord_model::{ShardId, Tenant};
 use tricord_runtime::{MemoryBudget, Seldom, Shutdown};
-use tricord_wire::ErrorKind;
+use tricord_wire::{Error as WireError, ErrorKind};
 
-use route::{Routed, Router};
+use forward::Forwarded;
+use route::{Rounds, Routed, Router};
 
 pub use config::{Config, Limits, TenantLimits};
 pub use decode::{Decoded, Rejected};
@@ -126,7 +128,8 @@ impl Ingester {
             router.finish()
         };
         let routed = compute(items * 64, routing).await;
-        self.send(tenant, routed, protocol, deadline).await
+        let sent = self.send(tenant, routed, deadline).await?;
+        self.finish(sent, protocol)
     }
 
     /// Until when a request that arrives now is tried.
@@ -146,45 +149,46 @@ impl Ingester {
     }
 
     /// Sends a request to its shards, under the tenant's rate; see [`Ingester::write`].
-    async fn send(
-        &self,
-        tenant: &Tenant,
-        routed: Routed,
-        protocol: &'static str,
-        deadline: Instant,
-    ) -> Result<Outcome, Error> {
+    async fn send(&self, tenant: &Tenant, routed: Routed, deadline: Instant) -> Result<Sent, Error> {
         let Routed { rounds, items, invalid: mut rejected, misshapen } = routed;
         self.metrics.rejected("invalid", &rejected);
         self.metrics.rejected("limit", &misshapen);
         rejected.add(misshapen);
         if rounds.is_empty() {
-            return Ok(Outcome { written: Written::default(), rejected });
+            return Ok(Sent { rejected, ..Sent::default() });
         }
         self.limiter.take(tenant, items, self.started.elapsed())?;
-        let span = tracing::info_span!(
-            target: "tricord::request",
-            "write",
-            otel.name = "write to shards",
-            otel.kind = "client",
-            tenant = tenant.as_str(),
-            items,
-            shards = rounds.first().map_or(0, Vec::len),
-            otel.status = tracing::field::Empty,
-        );
+        let span = sending_span(tenant, &rounds, items);
         let writing = self.forwarder.write(tenant, rounds, deadline);
         let forwarded = tracing::Instrument::instrument(writing, span.clone()).await;
         if !forwarded.failed.is_empty() {
             span.record("otel.status", "error");
         }
-        self.metrics.written(protocol, &forwarded.written);
-        self.metrics.rejected("refused", &forwarded.rejected);
-        let ended = finish(rejected, forwarded);
-        if let Err(error) = &ended
-            && let Some(others) = self.told_failed.happened()
-        {
+        Ok(Sent { rejected, forwarded })
+    }
+
+    /// Sends the same request, routed with all labels, to the shards that lack some.
+    async fn send_named(&self, tenant: &Tenant, routed: Routed, deadline: Instant, sent: &mut Sent) {
+        let span = sending_span(tenant, &routed.rounds, routed.items);
+        let writing = self.forwarder.write_named(tenant, routed.rounds, deadline, &mut sent.forwarded);
+        tracing::Instrument::instrument(writing, span).await;
+    }
+
+    /// The outcome of a request that was sent.
+    fn finish(&self, sent: Sent, protocol: &'static str) -> Result<Outcome, Error> {
+        let Sent { mut rejected, mut forwarded } = sent;
+        let failed = std::mem::take(&mut forwarded.failed);
+        let (written, refused) = forwarded.sum();
+        self.metrics.written(protocol, &written);
+        self.metrics.rejected("refused", &refused);
+        rejected.add(refused);
+        let worst = failed.iter().find(|(_, error)| error.retryable()).or(failed.iter().next());
+        let Some((shard, first)) = worst else { return Ok(Outcome { written, rejected }) };
+        let error = failure(&failed, *shard, first, written, rejected);
+        if let Some(others) = self.told_failed.happened() {
             tracing::warn!(%error, others, "writes are not acknowledged");
         }
-        ended
+        Err(error)
     }
 
     /// Decodes and writes a text exposition under a tenant, as `POST /api/v1/import/prometheus` does: the way of
@@ -216,34 +220,61 @@ impl Ingester {
     }
 }
 
-/// The outcome of a forwarded request, together with what was refused before.
-fn finish(mut rejected: Rejected, forwarded: forward::Forwarded) -> Result<Outcome, Error> {
-    rejected.add(forwarded.rejected);
-    let Some((shard, first)) =
-        forwarded.failed.iter().find(|(_, e)| e.retryable()).or(forwarded.failed.iter().next())
-    else {
-        return Ok(Outcome { written: forwarded.written, rejected });
-    };
-    let message = match forwarded.failed.len() {
+/// A request that was sent.
+#[derive(Debug, Default)]
+struct Sent {
+    /// What was refused before.
+    rejected: Rejected,
+    forwarded: Forwarded,
+}
+
+impl Sent {
+    /// Whether some shards need the request once more with labels. Where others have failed it is not worth it: the
+    /// client comes back with all of it.
+    fn lacks_labels(&self) -> bool {
+        !self.forwarded.unknowing.is_empty() && self.forwarded.failed.is_empty()
+    }
+}
+
+fn sending_span(tenant: &Tenant, rounds: &Rounds, items: u64) -> tracing::Span {
+    tracing::info_span!(
+        target: "tricord::request",
+        "write",
+        otel.name = "write to shards",
+        otel.kind = "client",
+        tenant = tenant.as_str(),
+        items,
+        shards = rounds.first().map_or(0, Vec::len),
+        otel.status = tracing::field::Empty,
+    )
+}
+
+/// Why a request fails of which some shards have failed, `shard` for one.
+fn failure(
+    failed: &BTreeMap<ShardId, WireError>,
+    shard: ShardId,
+    first: &WireError,
+    written: Written,
+    rejected: Rejected,
+) -> Error {
+    let message = match failed.len() {
         1 => format!("shard {shard} did not acknowledge: {}", first.message),
         many => format!("{many} shards did not acknowledge, shard {shard} for one: {}", first.message),
     };
-    let retry_after = forwarded.failed.values().filter_map(|error| error.retry_after).max();
+    let retry_after = failed.values().filter_map(|error| error.retry_after).max();
     let retry_after = retry_after.unwrap_or(Duration::from_secs(1));
     match first.kind {
-        ErrorKind::Invalid => Err(Error::Invalid(message)),
+        ErrorKind::Invalid => Error::Invalid(message),
         // A limit of the message itself: the same request will not pass later.
-        ErrorKind::Limit => Err(Error::TooLarge(message)),
-        ErrorKind::Overloaded if forwarded.written == Written::default() => {
-            Err(Error::Overloaded { message, retry_after })
-        }
+        ErrorKind::Limit => Error::TooLarge(message),
+        ErrorKind::Overloaded if written == Written::default() => Error::Overloaded { message, retry_after },
         // Whatever else went wrong on a data node may be over when the client comes back, and coming back is safe.
-        _ => Err(Error::Unavailable {
+        _ => Error::Unavailable {
             message,
             retry_after,
-            written: Box::new(forwarded.written),
+            written: Box::new(written),
             rejected: Box::new(rejected),
-        }),
+        },
     }
 }
 

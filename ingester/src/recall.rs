@@ -97,16 +97,27 @@ impl Default for Memory {
     }
 }
 
+/// What goes to a data node of series whose labels were seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// Their fingerprint: the data node was most likely sent their labels then.
+    ByFingerprint,
+    /// Their labels too, after a data node did not know some fingerprint.
+    ByLabels,
+}
+
 impl Memory {
     /// Hands `work` a sink that routes a tenant's request and remembers.
     pub(crate) fn with<R>(
         &self,
         tenant: &Tenant,
+        naming: Naming,
         router: &mut Router,
         work: impl FnOnce(&mut Recalling<'_>) -> R,
     ) -> R {
         let tenant = xxh3_128(tenant.as_str().as_bytes());
-        let mut sink = Recalling { router, seen: self.seen.read(), tenant, next: 0, learnt: Vec::new() };
+        let seen = self.seen.read();
+        let mut sink = Recalling { router, seen, tenant, naming, next: 0, learnt: Vec::new() };
         let result = work(&mut sink);
         let learnt = std::mem::take(&mut sink.learnt);
         drop(sink);
@@ -124,6 +135,7 @@ pub(crate) struct Recalling<'a> {
     seen: RwLockReadGuard<'a, Generations>,
     /// A hash of the tenant's name.
     tenant: u128,
+    naming: Naming,
     /// Behind the place of the label set that was found last.
     next: usize,
     learnt: Vec<Seen>,
@@ -170,7 +182,8 @@ impl Sink for Recalling<'_> {
     fn recall(&mut self, sent: &[u8], data: &SeriesData<'_>) -> bool {
         let Some(seen) = self.find(self.key(sent)) else { return false };
         let [low, high] = seen.fingerprint;
-        self.router.place_sent(u128::from(low) | u128::from(high) << 64, seen.shard, sent, data)
+        let labels = (self.naming == Naming::ByLabels).then_some(sent);
+        self.router.place_known(u128::from(low) | u128::from(high) << 64, seen.shard, labels, data)
     }
 
     fn metadata(&mut self, family: String, metadata: MetricMetadata) {
@@ -186,7 +199,7 @@ impl Sink for Recalling<'_> {
 mod tests {
     use proptest::prelude::*;
     use prost::Message;
-    use tricord_model::{Batch, Labels, Sample};
+    use tricord_model::{Batch, BatchView, Labels, Sample, SeriesView};
 
     use super::*;
     use crate::TenantLimits;
@@ -209,10 +222,13 @@ mod tests {
     }
 
     fn decoded(memory: &Memory, tenant: &Tenant, decode: impl FnOnce(&mut Recalling<'_>)) -> Routed {
-        let limits = TenantLimits { max_label_value_bytes: 127, ..TenantLimits::default() };
-        let mut router = Router::new(tenant.clone(), 8, limits, 1 << 10);
-        memory.with(tenant, &mut router, decode);
+        let mut router = Router::new(tenant.clone(), 8, limits(), 1 << 10);
+        memory.with(tenant, Naming::ByLabels, &mut router, decode);
         router.finish()
+    }
+
+    fn limits() -> TenantLimits {
+        TenantLimits { max_label_value_bytes: 127, ..TenantLimits::default() }
     }
 
     type Content = Vec<(ShardId, Labels, Vec<(i64, i64, bool)>)>;
@@ -247,6 +263,32 @@ mod tests {
                 prop_assert_eq!(&again.misshapen, &fresh.misshapen);
                 prop_assert!(memory.seen.read().young.list.len() <= max);
             }
+        }
+
+        /// By fingerprints go the same series to the same shards, in the same order.
+        #[test]
+        fn fingerprints_stand_for_labels(timeseries in prop::collection::vec(any_series(), 0..8)) {
+            let request = pb::WriteRequest { timeseries, metadata: vec![] };
+            let bytes = request.encode_to_vec();
+            let memory = Memory::default();
+            let named = routed(&memory, &Tenant::default(), &request);
+            let mut router = Router::new(Tenant::default(), 8, limits(), 1 << 10);
+            memory.with(&Tenant::default(), Naming::ByFingerprint, &mut router, |sink| {
+                remote_write::decode(&bytes, &mut Allowance::new(1 << 20), sink).unwrap();
+            });
+            let known = router.finish();
+            prop_assert_eq!(known.items, named.items);
+            let prints = |routed: &Routed| -> Vec<_> {
+                let pieces = routed.rounds.iter().flatten();
+                let of = |piece: &crate::route::Piece| {
+                    let series = BatchView::read(&piece.batch).unwrap().series;
+                    let one = |one: &SeriesView<'_>| (piece.shard, one.fingerprint, one.samples().len());
+                    series.iter().map(one).collect::<Vec<_>>()
+                };
+                pieces.flat_map(of).collect()
+            };
+            prop_assert_eq!(prints(&known), prints(&named));
+            prop_assert!(known.bytes() <= named.bytes());
         }
 
         /// What was learnt by one version is the same for the other.

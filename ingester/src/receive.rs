@@ -1,5 +1,6 @@
 //! The protocols: who is asking, how the body is packed, and how the answer is said.
 
+mod arrived;
 mod body;
 mod grpc;
 mod otlp;

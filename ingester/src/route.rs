@@ -19,7 +19,7 @@ use crate::limits::misshapen;
 const PIECE_BYTES: usize = 4 << 20;
 /// What a shard's part of a request is expected to take: a share of the whole, within these bounds.
 const MIN_PART_BYTES: usize = 1 << 10;
-const MAX_PART_BYTES: usize = 256 << 10;
+const MAX_PART_BYTES: usize = 64 << 10;
 
 /// An encoded batch for one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Router {
         Self {
             sharder: Sharder::new(tenant, shards),
             limits,
-            part_bytes: (bytes / 4).clamp(MIN_PART_BYTES, MAX_PART_BYTES),
+            part_bytes: (bytes / 16).clamp(MIN_PART_BYTES, MAX_PART_BYTES),
             parts: Vec::new(),
             by_shard: BTreeMap::new(),
             last: 0,
@@ -231,20 +231,25 @@ impl Router {
     }
 
     /// Takes a series of which the fingerprint and the shard are known from its labels as the sender wrote them; answers
-    /// whether it did.
-    pub(crate) fn place_sent(
+    /// whether it did. Without `sent` the labels do not go along.
+    #[inline]
+    pub(crate) fn place_known(
         &mut self,
         fingerprint: u128,
         shard: ShardId,
-        sent: &[u8],
+        sent: Option<&[u8]>,
         data: &SeriesData<'_>,
     ) -> bool {
-        let size = sent.len() + data_bytes(data);
+        let size = sent.map_or(0, <[u8]>::len) + data_bytes(data);
         if size > PIECE_BYTES {
             return false;
         }
         self.routed.items += data.samples.len() as u64;
-        self.part(shard, size).sent_series(fingerprint, sent, data);
+        let part = self.part(shard, size);
+        match sent {
+            Some(sent) => part.sent_series(fingerprint, sent, data),
+            None => part.known_series(fingerprint, data),
+        }
         true
     }
 }

@@ -1,11 +1,11 @@
 //! A data node that keeps what it gets in memory, and the cluster around it. Only for tests.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tricord_metadata_client::Cluster;
-use tricord_model::{Batch, Epoch, NodeId, ShardId, Value};
+use tricord_model::{Batch, BatchView, Epoch, Labels, LabelsView, NodeId, SeriesBatch, ShardId, Value};
 use tricord_routing::{NodeInfo, NodeRole, ShardConfig, ShardMap};
 use tricord_runtime::MemoryBudget;
 use tricord_wire::proto::datanode as pb;
@@ -33,6 +33,10 @@ pub(crate) struct FakeNode {
     pub(crate) taken: Mutex<Vec<(ShardId, u64, String, Batch)>>,
     pub(crate) calls: Mutex<usize>,
     pub(crate) tricks: Mutex<VecDeque<Trick>>,
+    /// Bytes of each batch.
+    pub(crate) sizes: Mutex<Vec<usize>>,
+    /// Labels by fingerprint, as they were sent.
+    pub(crate) known: Mutex<BTreeMap<u128, Labels>>,
 }
 
 impl FakeNode {
@@ -51,8 +55,29 @@ impl FakeNode {
         all
     }
 
-    fn take(&self, tenant: &str, write: &pb::ShardWrite) -> pb::WriteCounts {
-        let batch = Batch::decode(&write.batch).unwrap();
+    /// A shard's batch with labels, unless some are neither known nor sent.
+    fn read(&self, bytes: &[u8]) -> Option<Batch> {
+        self.sizes.lock().push(bytes.len());
+        let BatchView { series, metadata, spans } = BatchView::read(bytes).unwrap();
+        let mut known = self.known.lock();
+        let mut batch = Batch { metadata, spans, ..Batch::default() };
+        for one in &series {
+            let labels = match one.labels {
+                LabelsView::Known => known.get(&one.fingerprint)?.clone(),
+                _ => one.decode_labels().unwrap(),
+            };
+            known.insert(one.fingerprint, labels.clone());
+            batch.series.push(SeriesBatch {
+                labels,
+                samples: one.samples().iter().collect(),
+                exemplars: one.exemplars().to_vec(),
+                delta: one.is_delta(),
+            });
+        }
+        Some(batch)
+    }
+
+    fn take(&self, tenant: &str, write: &pb::ShardWrite, batch: Batch) -> pb::WriteCounts {
         let floats = |s: &&tricord_model::Sample| matches!(s.value, Value::Float(_));
         let samples = || batch.series.iter().flat_map(|series| &series.samples);
         let counts = pb::WriteCounts {
@@ -96,7 +121,15 @@ impl DataNode for FakeNode {
                     counts: None,
                 };
             }
-            let mut counts = self.take(&request.tenant, write);
+            let Some(batch) = self.read(&write.batch) else {
+                let error = WireError::new(ErrorKind::UnknownSeries, "send the labels");
+                return pb::ShardWriteResult {
+                    shard: write.shard,
+                    failure: Some(error.to_failure()),
+                    counts: None,
+                };
+            };
+            let mut counts = self.take(&request.tenant, write, batch);
             counts.samples -= refused;
             counts.rejected_samples = refused;
             if refused > 0 {

@@ -151,7 +151,8 @@ impl From<tricord_wire::Error> for Error {
             WireKind::Limit => Self::Execution(text),
             WireKind::Timeout => Self::Timeout(text),
             WireKind::Cancelled => Self::Canceled(text),
-            WireKind::Corrupt | WireKind::Internal => Self::Internal(text),
+            // Only writes meet an unknown series, and the ingester answers it with labels.
+            WireKind::Corrupt | WireKind::Internal | WireKind::UnknownSeries => Self::Internal(text),
         }
     }
 }

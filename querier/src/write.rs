@@ -19,7 +19,7 @@ use crate::replica::{Acknowledged, Hosted, Replicas};
 use crate::storage::{self, Counts, Entry, Judged, Store};
 
 /// What is written on the way takes about so many times the room of a batch.
-const DECODED_FACTOR: u64 = 2;
+const DECODED_FACTOR: u64 = 3;
 /// When a caller should come back that met a bound.
 const COME_BACK: Duration = Duration::from_millis(500);
 

@@ -9,16 +9,15 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use tricord_model::Tenant;
 
+use super::arrived::{self, Routing};
 use super::body::{self, Packing};
 use super::status::{self, Encoding};
 use super::{Observed, header, tenant};
 use crate::decode::Allowance;
 use crate::decode::otlp::{Signal, check, decode_traces, to_protobuf};
 use crate::in_flight::Held;
-use crate::recall::Memory;
-use crate::route::Router;
 use crate::translate::{Translation, translate};
-use crate::{Error, Ingester, Outcome, compute};
+use crate::{Error, Ingester, Outcome};
 
 /// `POST /v1/{metrics,traces,logs}`.
 pub(super) async fn export(ingester: Arc<Ingester>, signal: Signal, request: Request) -> Response {
@@ -86,28 +85,16 @@ pub(super) async fn write(
     let (limit, decoded_limit, translation) =
         (config.max_body_bytes, config.max_decoded_bytes, config.otlp.clone());
     let size = body.len();
-    let mut held = held;
     // Packed bodies grow by a factor of about ten.
     let cost = if packing == Packing::None { size } else { size.saturating_mul(8) };
-    let deadline = ingester.deadline();
-    let mut router = ingester.router(tenant, cost, deadline).await?;
-    let (memory, owner) = (Arc::clone(&ingester.memory), tenant.clone());
-    let (result, _held) = compute(cost, move || {
-        let result = body::unpack(packing, body, limit, &mut held).and_then(|body| {
-            let size = body.len();
-            let body =
-                if encoding == Encoding::Json { Bytes::from(to_protobuf(signal, &body)?) } else { body };
-            let allowance = Allowance::new(decoded_limit);
-            let to = Remembering { memory: &memory, tenant: &owner, router: &mut router };
-            decode(signal, &body, &translation, allowance, &mut held, to)?;
-            Ok((router.finish(), size))
-        });
-        (result, held)
-    })
-    .await;
-    let (routed, size) = result?;
-    observed.body(size);
-    ingester.send(tenant, routed, observed.protocol, deadline).await
+    let decode = move |held: &mut Held, routing: Routing<'_>| {
+        let body = body::unpack(packing, body.clone(), limit, held)?;
+        let size = body.len();
+        let body = if encoding == Encoding::Json { Bytes::from(to_protobuf(signal, &body)?) } else { body };
+        decode(signal, &body, &translation, Allowance::new(decoded_limit), held, routing)?;
+        Ok(size)
+    };
+    arrived::write(observed, tenant, cost, held, decode).await
 }
 
 /// Decodes a protobuf request and reserves what it takes.
@@ -117,31 +104,22 @@ fn decode(
     translation: &Translation,
     mut allowance: Allowance,
     held: &mut Held,
-    router: Remembering<'_>,
+    mut routing: Routing<'_>,
 ) -> Result<(), Error> {
-    let Remembering { memory, tenant, router } = router;
     match signal {
         Signal::Metrics => {
             // Pieces are mostly smaller than the request; what is beyond is reserved once known.
             let expected = body.len();
             held.grow(expected)?;
             let reserve = &mut |bytes: usize| held.grow(bytes);
-            memory
-                .with(tenant, router, |sink| translate(body, translation, &mut allowance, reserve, sink))?;
-            held.grow(router.bytes().saturating_sub(expected))
+            routing.recalling(|sink| translate(body, translation, &mut allowance, reserve, sink))?;
+            held.grow(routing.router.bytes().saturating_sub(expected))
         }
         Signal::Traces => {
             held.grow(body.len())?;
-            router.take(decode_traces(body, &mut allowance)?);
+            routing.router.take(decode_traces(body, &mut allowance)?);
             Ok(())
         }
         Signal::Logs => check(signal, body, &mut allowance),
     }
-}
-
-/// Where a tenant's request goes, with what is remembered of earlier ones.
-struct Remembering<'a> {
-    memory: &'a Memory,
-    tenant: &'a Tenant,
-    router: &'a mut Router,
 }

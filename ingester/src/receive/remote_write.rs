@@ -9,11 +9,13 @@ use axum::response::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::arrived::{self, Routing};
 use super::body;
 use super::{Observed, header, retry_after_seconds, tenant};
 use crate::decode::{Allowance, remote_write, remote_write_v2};
 use crate::forward::Written;
-use crate::{Error, Ingester, Outcome, compute};
+use crate::in_flight::Held;
+use crate::{Error, Ingester, Outcome};
 
 /// The message that a request carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,30 +75,22 @@ async fn received(
     let timeout = Duration::from_millis(config.body_timeout_ms);
     let body = body::read(body, limit, timeout, &mut held).await?;
     let decoded_limit = config.max_decoded_bytes;
-    let deadline = ingester.deadline();
     // Four times is what snappy makes of most requests.
-    let mut router = ingester.router(&tenant, body.len().saturating_mul(4), deadline).await?;
-    let (memory, owner) = (Arc::clone(&ingester.memory), tenant.clone());
-    let (result, _held) = compute(body.len().saturating_mul(4), move || {
-        let result = body::unsnapped(&body, limit, &mut held, |body, held| {
+    let cost = body.len().saturating_mul(4);
+    let decode = move |held: &mut Held, mut routing: Routing<'_>| {
+        body::unsnapped(&body, limit, held, |body, held| {
             let mut allowance = Allowance::new(decoded_limit);
-            // Pieces are mostly a little larger than the request; what is beyond is reserved once known.
-            let expected = body.len().saturating_mul(2);
-            held.grow(expected)?;
-            memory.with(&owner, &mut router, |sink| match version {
+            // Pieces are mostly smaller than the request; what is beyond is reserved once known.
+            held.grow(body.len())?;
+            routing.recalling(|sink| match version {
                 Version::V1 => remote_write::decode(body, &mut allowance, sink),
                 Version::V2 => remote_write_v2::decode(body, &mut allowance, sink),
             })?;
-            let routed = router.finish();
-            held.grow(routed.bytes().saturating_sub(expected))?;
-            Ok((routed, body.len()))
-        });
-        (result, held)
-    })
-    .await;
-    let (routed, size) = result?;
-    observed.body(size);
-    ingester.send(&tenant, routed, observed.protocol, deadline).await
+            held.grow(routing.router.bytes().saturating_sub(body.len()))?;
+            Ok(body.len())
+        })
+    };
+    arrived::write(observed, &tenant, cost, held, decode).await
 }
 
 /// Remote write has one encoding; senders that leave the header out mean it too.

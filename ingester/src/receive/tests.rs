@@ -101,6 +101,35 @@ async fn remote_write_one() {
     );
 }
 
+#[tokio::test]
+async fn series_go_by_fingerprint_until_a_data_node_asks_for_labels() {
+    let setup = setup(Config::default());
+    let bytes = v1_request().encode_to_vec();
+    let calls = || setup.nodes.each_ref().map(|node| *node.calls.lock());
+    let sizes = || -> Vec<usize> { setup.nodes.iter().flat_map(|node| node.sizes.lock().clone()).collect() };
+    let send = async || assert_eq!(remote_write(&setup, V1, &bytes).await.status, StatusCode::NO_CONTENT);
+    send().await;
+    let named: usize = sizes().iter().sum();
+    send().await;
+    let known: usize = sizes().iter().sum::<usize>() - named;
+    assert!(known < named, "{known} against {named}");
+    let before = calls();
+    setup.nodes.iter().for_each(|node| node.known.lock().clear());
+    send().await;
+    // Both series are of one shard, which was asked twice.
+    let again: usize = calls().iter().sum::<usize>() - before.iter().sum::<usize>();
+    assert_eq!(again, 2);
+    let all = setup.batch().series;
+    assert_eq!(all.len(), 6);
+    for (at, one) in all.iter().enumerate() {
+        assert_eq!(one.labels.get("__name__"), Some(["a", "b"][at % 2]));
+    }
+    let metrics = setup.metrics.encode();
+    assert!(metrics.contains("tricord_ingester_retries_total{kind=\"unknown_series\"} 1"), "{metrics}");
+    assert!(metrics.contains("tricord_ingester_samples_total{protocol=\"remote_write\"} 6"), "{metrics}");
+    assert_eq!(setup.memory.usage(), 0);
+}
+
 fn v2_request() -> pb::Request {
     let exemplar = pb::ExemplarV2 { labels_refs: vec![3, 4], value: 0.5, timestamp: 6 };
     let floats = pb::TimeSeriesV2 {

@@ -16,7 +16,7 @@ use super::metrics::Output;
 use super::{Strategy as Names, Translation, translate};
 use crate::decode::otlp::build;
 use crate::decode::{Allowance, Decoded};
-use crate::recall::Memory;
+use crate::recall::{Memory, Naming};
 use crate::route::{Routed, Router};
 use crate::{Error, TenantLimits};
 
@@ -195,7 +195,7 @@ fn routed(memory: &Memory, bytes: &[u8], translation: &Translation) -> Result<Ro
     let limits = TenantLimits { max_label_value_bytes: 120, ..TenantLimits::default() };
     let mut router = Router::new(Tenant::default(), 8, limits, 1 << 10);
     let allowance = &mut Allowance::new(64 << 20);
-    memory.with(&Tenant::default(), &mut router, |sink| {
+    memory.with(&Tenant::default(), Naming::ByLabels, &mut router, |sink| {
         translate(bytes, translation, allowance, &mut |_| Ok(()), sink)
     })?;
     Ok(router.finish())

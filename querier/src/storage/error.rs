@@ -40,6 +40,9 @@ pub(crate) enum Error {
     /// The shard is not on this node.
     #[error("shard {0} is not stored on this node")]
     UnknownShard(ShardId),
+    /// A batch names a series by its fingerprint alone that is not known here.
+    #[error("shard {0} does not know a series by its fingerprint: send its labels")]
+    UnknownSeries(ShardId),
     /// An entry does not follow the one before it.
     #[error("entry {seq} of shard {shard} does not follow entry {last}")]
     Gap {
@@ -110,6 +113,7 @@ impl Error {
             Self::Overloaded { .. } => ErrorKind::Overloaded,
             Self::Limit { .. } | Self::TooManyDeletes { .. } => ErrorKind::Limit,
             Self::UnknownShard(_) => ErrorKind::NotServing,
+            Self::UnknownSeries(_) => ErrorKind::UnknownSeries,
             Self::Gap { .. } => ErrorKind::Conflict,
             Self::Corrupt(_) | Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Invalid(_) => ErrorKind::Invalid,

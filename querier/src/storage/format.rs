@@ -6,7 +6,7 @@ use super::ledger::Ledger;
 use super::{Error, StoreConfig, guard, log};
 
 /// The format of the directory that this build writes.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 /// Directories have a ledger since this format.
 pub(crate) const LEDGER_SINCE: u32 = 3;
 /// Where the format stands.

@@ -19,6 +19,8 @@ pub enum ErrorKind {
     StaleEpoch,
     /// This node is not the shard's primary, or holds no live replica of it.
     NotServing,
+    /// A series is named by its fingerprint alone and is not known: send its labels.
+    UnknownSeries,
     /// A compare-and-set lost, or the thing exists already.
     Conflict,
     /// Nobody answers, or the node is shutting down.
@@ -38,11 +40,12 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    const ALL: [(Self, &'static str, Code); 12] = [
+    const ALL: [(Self, &'static str, Code); 13] = [
         (Self::Invalid, "invalid", Code::InvalidArgument),
         (Self::NotFound, "not_found", Code::NotFound),
         (Self::StaleEpoch, "stale_epoch", Code::FailedPrecondition),
         (Self::NotServing, "not_serving", Code::FailedPrecondition),
+        (Self::UnknownSeries, "unknown_series", Code::FailedPrecondition),
         (Self::Conflict, "conflict", Code::Aborted),
         (Self::Unavailable, "unavailable", Code::Unavailable),
         (Self::Overloaded, "overloaded", Code::ResourceExhausted),

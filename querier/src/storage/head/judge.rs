@@ -2,9 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use tricord_model::codec::CodecError;
 use tricord_model::{
-    BatchView, Epoch, Labels, MetricMetadata, PlainSamples, Sample, SamplesView, SeriesView, SpanRecord,
+    BatchView, Epoch, Labels, LabelsView, MetricMetadata, PlainSamples, Sample, SeriesView, SpanRecord,
     Tenant, Value,
 };
 
@@ -81,7 +80,8 @@ impl Shard {
     /// Judges a batch: what is accepted becomes the payload of the shard's next entry, and is in the registry at once.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the batch contradicts itself; nothing has changed then.
+    /// [`Error::Invalid`] where the batch contradicts itself, [`Error::UnknownSeries`] where it lacks the labels of a
+    /// series that is new here; nothing has changed then.
     pub(crate) fn judge(
         &mut self,
         tenant: &Tenant,
@@ -90,18 +90,16 @@ impl Shard {
     ) -> Result<Judged, Error> {
         let BatchView { series, metadata, spans } = batch;
         let number = self.registry.tenant(tenant);
-        let places = self.places(number, &series);
-        let places = places.map_err(|error| Error::Invalid(format!("cannot read a series: {error}")))?;
+        let places = self.places(number, &series)?;
         let mut counts = Counts::default();
-        let mut payload = PayloadWriter::with_capacity(series.iter().map(|one| one.samples.len()).sum());
+        let mut payload = PayloadWriter::with_capacity(series.len());
         let accepted = rules.accepted();
-        for (one, place) in series.into_iter().zip(places) {
-            match (&one, &place) {
-                (
-                    SeriesView { samples: SamplesView::Plain(plain), exemplars, delta: false, .. },
-                    Place::Known(slot),
-                ) if exemplars.is_empty() && plain.iter().all(|(t_ms, _)| accepted.contains(&t_ms)) => {
-                    self.judge_plain(*slot, *plain, rules.now_ms, &mut payload, &mut counts);
+        for (one, place) in series.iter().zip(places) {
+            match (one.only_plain(), &place) {
+                (Some(plain), Place::Known(slot))
+                    if plain.iter().all(|(t_ms, _)| accepted.contains(&t_ms)) =>
+                {
+                    self.judge_plain(*slot, plain, rules.now_ms, &mut payload, &mut counts);
                 }
                 _ => self.judge_series(number, one, place, rules, &mut payload, &mut counts),
             }
@@ -121,16 +119,23 @@ impl Shard {
     }
 
     /// Looks for all series of a batch, and checks the labels of those that are new.
-    fn places(&self, tenant: u32, series: &[SeriesView<'_>]) -> Result<Vec<Place>, CodecError> {
+    fn places(&self, tenant: u32, series: &[SeriesView<'_>]) -> Result<Vec<Place>, Error> {
         let mut guess = 0;
-        let place = |one: &SeriesView<'_>| match self.registry.find(tenant, one.fingerprint, guess) {
-            Some(slot) => {
-                guess = slot + 1;
-                Ok(Place::Known(slot))
-            }
-            None => one.decode_labels().map(Place::New),
-        };
-        series.iter().map(place).collect()
+        let mut places = Vec::with_capacity(series.len());
+        for one in series {
+            places.push(match self.registry.find(tenant, one.fingerprint, guess) {
+                Some(slot) => {
+                    guess = slot + 1;
+                    Place::Known(slot)
+                }
+                None if matches!(one.labels, LabelsView::Known) => return Err(Error::UnknownSeries(self.id)),
+                None => Place::New(
+                    one.decode_labels()
+                        .map_err(|error| Error::Invalid(format!("cannot read a series: {error}")))?,
+                ),
+            });
+        }
+        Ok(places)
     }
 
     /// Judges what nearly every series is: a known one, with floats that are accepted.
@@ -154,7 +159,7 @@ impl Shard {
     fn judge_series(
         &mut self,
         tenant: u32,
-        one: SeriesView<'_>,
+        one: &SeriesView<'_>,
         place: Place,
         rules: Rules,
         payload: &mut PayloadWriter,
@@ -167,7 +172,8 @@ impl Shard {
                 None => return,
             },
         };
-        let SeriesView { fingerprint, samples, mut exemplars, delta, .. } = one;
+        let (fingerprint, samples, mut exemplars) =
+            (one.fingerprint, one.samples(), one.exemplars().to_vec());
         if labels.is_empty() {
             counts.rejected_samples += samples.len() as u64;
             counts.rejected_exemplars += exemplars.len() as u64;
@@ -194,7 +200,8 @@ impl Shard {
         if samples.is_empty() && exemplars.is_empty() {
             return;
         }
-        let increments = delta.then(|| self.add_up(tenant, fingerprint, &labels, &mut samples, counts));
+        let increments =
+            one.is_delta().then(|| self.add_up(tenant, fingerprint, &labels, &mut samples, counts));
         counts.exemplars += exemplars.len() as u64;
         for sample in &samples {
             match sample.value {

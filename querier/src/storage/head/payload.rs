@@ -13,11 +13,21 @@ pub(crate) use tricord_model::{decode_exemplars, encode_exemplars};
 
 use crate::storage::Error;
 
-/// The layout's version.
-const VERSION: u8 = 1;
+/// The layout's version. (Entries of version 2 are deletes.)
+const VERSION: u8 = 3;
+/// That of entries which older builds have left in the log: without [`IS_NEXT`], [`IS_PLAIN`] and [`IS_SINGLE`].
+const OLD_VERSION: u8 = 1;
 const HAS_LABELS: u8 = 1;
 const IS_DELTA: u8 = 2;
 const HAS_EXEMPLARS: u8 = 4;
+/// The id is the one behind that of the series before.
+const IS_NEXT: u8 = 8;
+/// The samples are floats without a start.
+const IS_PLAIN: u8 = 16;
+/// There is one sample, and it is plain and of the first time of the last plain series before.
+const IS_SINGLE: u8 = 32;
+/// About what a series takes: mostly its flags and one value.
+const SERIES_BYTES: usize = 12;
 
 /// A series in an entry that is being written.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +50,8 @@ pub(crate) struct PayloadWriter {
     series: Vec<u8>,
     count: u64,
     previous: i64,
+    /// The first time of the last plain series.
+    t_ms: i64,
 }
 
 /// What an entry holds beside series.
@@ -54,9 +66,9 @@ pub(crate) struct Others {
 }
 
 impl PayloadWriter {
-    /// A writer with room for about so many samples.
-    pub(crate) fn with_capacity(samples: usize) -> Self {
-        Self { series: Vec::with_capacity(samples * 20), ..Self::default() }
+    /// A writer with room for about so many series.
+    pub(crate) fn with_capacity(series: usize) -> Self {
+        Self { series: Vec::with_capacity(series * SERIES_BYTES), ..Self::default() }
     }
 
     /// Whether no series was written.
@@ -68,29 +80,37 @@ impl PayloadWriter {
         self.count += 1;
         let step = i64::from(id) - self.previous;
         self.previous = i64::from(id);
+        let next = if step == 1 { IS_NEXT } else { 0 };
         let mut out = Writer::new(&mut self.series);
-        out.i64(step);
-        match labels {
-            Some(labels) => {
-                out.u8(flags | HAS_LABELS);
-                labels.encode(&mut out);
-            }
-            None => out.u8(flags),
+        out.u8(flags | next | if labels.is_some() { HAS_LABELS } else { 0 });
+        if next == 0 {
+            out.i64(step);
+        }
+        if let Some(labels) = labels {
+            labels.encode(&mut out);
         }
         out
     }
 
-    /// Appends a series of floats alone.
+    /// Appends a series of floats alone, at least one.
+    #[inline]
     pub(crate) fn plain(&mut self, id: u32, labels: Option<&Labels>, samples: PlainSamples<'_>) {
-        let mut out = self.head(id, labels, 0);
+        let mut all = samples.iter();
+        if let (1, Some((t_ms, value))) = (all.len(), all.next())
+            && t_ms == self.t_ms
+        {
+            self.head(id, labels, IS_SINGLE).f64(value);
+            return;
+        }
+        let mut previous = self.t_ms;
+        let mut out = self.head(id, labels, IS_PLAIN);
         out.u64(samples.iter().len() as u64);
-        let mut previous = 0;
         for (t_ms, value) in samples.iter() {
             out.i64(t_ms.wrapping_sub(previous));
-            previous = t_ms;
-            out.u8(0);
             out.f64(value);
+            previous = t_ms;
         }
+        self.t_ms = samples.iter().next().map_or(self.t_ms, |(t_ms, _)| t_ms);
     }
 
     /// Appends any series.
@@ -136,6 +156,8 @@ pub(crate) struct PayloadReader<'a> {
     input: Reader<'a>,
     left: usize,
     previous: i64,
+    t_ms: i64,
+    is_old: bool,
 }
 
 /// A series in an entry that is being read.
@@ -155,16 +177,18 @@ impl<'a> PayloadReader<'a> {
     /// Reads what comes before the series.
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, Error> {
         let mut input = Reader::new(bytes);
-        if input.u8()? != VERSION {
-            return Err(Error::corrupt("an entry has an unknown version: it may be of a newer build"));
-        }
+        let is_old = match input.u8()? {
+            VERSION => false,
+            OLD_VERSION => true,
+            _ => return Err(Error::corrupt("an entry has an unknown version: it may be of a newer build")),
+        };
         let tenant = Tenant::new(input.str()?).map_err(|error| Error::corrupt(error.to_string()))?;
         let mut evicted = Vec::new();
         for _ in 0..input.count(1)? {
             evicted.push(input.u32()?);
         }
-        let left = input.count(3)?;
-        Ok(Self { tenant, evicted, input, left, previous: 0 })
+        let left = input.count(2)?;
+        Ok(Self { tenant, evicted, input, left, previous: 0, t_ms: 0, is_old })
     }
 
     /// The next series; its samples replace those in `samples`.
@@ -172,19 +196,38 @@ impl<'a> PayloadReader<'a> {
     pub(crate) fn next(&mut self, samples: &mut Vec<Sample>) -> Result<Option<AppliedSeries<'a>>, Error> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
+        let (id, flags) = self.read_head()?;
         let input = &mut self.input;
-        self.previous = self.previous.wrapping_add(input.i64()?);
-        let id = u32::try_from(self.previous).map_err(|_| Error::corrupt("a series id is out of range"))?;
-        let flags = input.u8()?;
         let labels = if flags & HAS_LABELS != 0 { Some(Labels::skip(input)?) } else { None };
-        let is_delta = flags & IS_DELTA != 0;
         samples.clear();
-        decode_samples_into(input, samples)?;
+        if flags & IS_SINGLE != 0 {
+            samples.push(Sample::float(self.t_ms, input.f64()?));
+        } else if flags & IS_PLAIN != 0 {
+            read_plain(input, &mut self.t_ms, samples)?;
+        } else {
+            decode_samples_into(input, samples)?;
+        }
+        let is_delta = flags & IS_DELTA != 0;
         if is_delta {
             decode_samples_into(input, &mut Vec::new())?;
         }
         let exemplars = if flags & HAS_EXEMPLARS != 0 { decode_exemplars(input)? } else { Vec::new() };
         Ok(Some(AppliedSeries { id, labels, is_delta, exemplars }))
+    }
+
+    /// The id and the flags of the next series.
+    #[inline]
+    fn read_head(&mut self) -> Result<(u32, u8), Error> {
+        let input = &mut self.input;
+        let (step, flags) = if self.is_old {
+            (input.i64()?, input.u8()? & (HAS_LABELS | IS_DELTA | HAS_EXEMPLARS))
+        } else {
+            let flags = input.u8()?;
+            (if flags & IS_NEXT != 0 { 1 } else { input.i64()? }, flags)
+        };
+        self.previous = self.previous.wrapping_add(step);
+        let id = u32::try_from(self.previous).map_err(|_| Error::corrupt("a series id is out of range"))?;
+        Ok((id, flags))
     }
 
     /// What comes after the series, all of which must have been read.
@@ -206,6 +249,19 @@ impl<'a> PayloadReader<'a> {
     }
 }
 
+/// Reads floats without a start; `t_ms` becomes the first one's time.
+fn read_plain(input: &mut Reader<'_>, t_ms: &mut i64, samples: &mut Vec<Sample>) -> Result<(), Error> {
+    let count = input.count(9)?;
+    let mut previous = *t_ms;
+    samples.reserve(count);
+    for _ in 0..count {
+        previous = previous.wrapping_add(input.i64()?);
+        samples.push(Sample::float(previous, input.f64()?));
+    }
+    *t_ms = samples.first().map_or(*t_ms, |first| first.t_ms);
+    Ok(())
+}
+
 /// Appends a family's metadata.
 pub(crate) fn encode_metadata(family: &str, metadata: &MetricMetadata, out: &mut Writer<'_>) {
     out.str(family);
@@ -223,7 +279,7 @@ pub(crate) fn decode_metadata(input: &mut Reader<'_>) -> Result<(String, MetricM
 
 #[cfg(test)]
 mod tests {
-    use tricord_model::{Batch, BatchView, SamplesView, SeriesBatch};
+    use tricord_model::{Batch, BatchView, SeriesBatch};
 
     use super::*;
 
@@ -250,10 +306,10 @@ mod tests {
         };
         let encoded = batch.encode();
         let view = BatchView::read(&encoded).unwrap();
-        let SamplesView::Plain(plain) = &view.series[0].samples else { panic!("plain samples") };
+        let plain = view.series[0].only_plain().unwrap();
         let mut out = PayloadWriter::with_capacity(1);
-        out.plain(900, Some(&labels), *plain);
-        out.plain(3, None, *plain);
+        out.plain(900, Some(&labels), plain);
+        out.plain(3, None, plain);
         let exemplar = Exemplar { labels: labels.clone(), t_ms: 5, value: 1.0 };
         out.series(&PayloadSeries {
             id: 4,
@@ -267,6 +323,43 @@ mod tests {
         let bytes = out.finish(&Tenant::default(), &others).to_vec();
         let expected = vec![(900, Some(labels), floats.clone()), (3, None, floats), (4, None, started)];
         (bytes, expected)
+    }
+
+    #[test]
+    fn series_of_one_scrape_take_nine_bytes_each() {
+        let sample =
+            |value| SeriesBatch { samples: vec![Sample::float(70_000, value)], ..SeriesBatch::default() };
+        let series = (0..100).map(|n| sample(f64::from(n))).collect();
+        let encoded = Batch { series, ..Batch::default() }.encode();
+        let mut out = PayloadWriter::with_capacity(100);
+        for (id, one) in BatchView::read(&encoded).unwrap().series.iter().enumerate() {
+            out.plain(id as u32, None, one.only_plain().unwrap());
+        }
+        let bytes = out.finish(&Tenant::default(), &Others::default());
+        assert!(bytes.len() < 100 * 9 + 40, "{}", bytes.len());
+        let (series, _) = read(&bytes).unwrap();
+        let expected = (0..100).map(|n| (n, None, vec![Sample::float(70_000, f64::from(n))]));
+        assert_eq!(series, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn entries_of_older_builds_are_read() {
+        let mut bytes = Vec::new();
+        let out = &mut Writer::new(&mut bytes);
+        out.u8(1);
+        out.str("default");
+        out.u64(0);
+        out.u64(2);
+        let samples = [Sample::float(5, 1.5), Sample { start_ms: 3, ..Sample::float(9, 2.5) }];
+        for step in [7, 1] {
+            out.i64(step);
+            out.u8(0);
+            encode_samples(&samples, out);
+        }
+        out.u64(0);
+        out.bytes(&[]);
+        let (series, _) = read(&bytes).unwrap();
+        assert_eq!(series, [(7, None, samples.to_vec()), (8, None, samples.to_vec())]);
     }
 
     #[test]

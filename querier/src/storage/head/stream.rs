@@ -16,8 +16,9 @@ pub(crate) struct Stream {
     offset: u32,
     /// The difference of the last two times.
     step: u32,
-    /// Whether the bytes end with a run.
-    in_run: bool,
+    /// Samples at the end that repeat the step and the value, and are not in the bytes yet: counting them here spares a
+    /// look at the bytes, which are mostly not in the processor's cache.
+    run: u8,
     /// Whether times do not ascend strictly.
     is_unsorted: bool,
 }
@@ -92,40 +93,35 @@ impl Stream {
         let (bits, step) = (value.to_bits(), offset.wrapping_sub(self.offset));
         let xor = bits ^ self.bits;
         self.is_unsorted |= self.len > 0 && offset <= self.offset;
-        if xor == 0 && step == self.step {
-            self.push_run();
+        if xor == 0 && step == self.step && self.run < u8::MAX {
+            self.run += 1;
         } else {
             self.push_change(offset, step, xor);
-            self.in_run = false;
         }
         (self.offset, self.step, self.bits) = (offset, step, bits);
         self.len += 1;
     }
 
     #[inline]
-    fn push_run(&mut self) {
-        match self.bytes.last_mut() {
-            Some(count) if self.in_run && *count < u8::MAX => *count += 1,
-            _ => self.bytes.extend_from_slice(&[RUN, 0]),
-        }
-        self.in_run = true;
-    }
-
-    #[inline]
     fn push_change(&mut self, offset: u32, step: u32, xor: u64) {
-        let mut row = [0; 13];
+        let mut row = [0; 15];
+        // The run before, if there was one, then the control byte.
+        let start = if self.run > 0 { 2 } else { 0 };
+        (row[0], row[1]) = (RUN, self.run.wrapping_sub(1));
+        self.run = 0;
         let change = step.wrapping_sub(self.step) as i32;
+        let at = start + 1;
         let (time, mut end) = if change == 0 {
-            (SAME_STEP, 1)
+            (SAME_STEP, at)
         } else if let Ok(change) = i8::try_from(change) {
-            row[1] = change as u8;
-            (NEAR_STEP, 2)
+            row[at] = change as u8;
+            (NEAR_STEP, at + 1)
         } else if let Ok(step) = u16::try_from(step) {
-            row[1..3].copy_from_slice(&step.to_le_bytes());
-            (SHORT_STEP, 3)
+            row[at..at + 2].copy_from_slice(&step.to_le_bytes());
+            (SHORT_STEP, at + 2)
         } else {
-            row[1..5].copy_from_slice(&offset.to_le_bytes());
-            (WHOLE_TIME, 5)
+            row[at..at + 4].copy_from_slice(&offset.to_le_bytes());
+            (WHOLE_TIME, at + 4)
         };
         let mut code = 0;
         if xor != 0 {
@@ -135,7 +131,7 @@ impl Stream {
             end += count;
             code = FIRST_CODE[count] + leading as u8;
         }
-        row[0] = code | time << TIME_SHIFT;
+        row[start] = code | time << TIME_SHIFT;
         self.bytes.extend_from_slice(&row[..end]);
     }
 
@@ -164,6 +160,12 @@ impl Stream {
                 if !each(offset, f64::from_bits(bits)) {
                     return;
                 }
+            }
+        }
+        for _ in 0..self.run {
+            offset = offset.wrapping_add(step);
+            if !each(offset, f64::from_bits(bits)) {
+                return;
             }
         }
     }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tricord_model::{
-    Exemplar, FloatHistogram, MatchOp, MetricKind, MetricMetadata, STALE_NAN, Value, is_stale,
+    BatchWriter, Exemplar, FloatHistogram, MatchOp, MetricKind, MetricMetadata, STALE_NAN, SeriesData, Value,
+    is_stale,
 };
 
 use super::*;
@@ -355,6 +356,25 @@ fn a_batch_that_contradicts_itself_changes_nothing() {
     // The labels of a known series are not looked at: its fingerprint says which one is meant.
     node.write(0, batch(vec![series("good", 1, &[(T0, 1.0)])]));
     assert_eq!(floats(&node.all()[&labels("good", 1)]), [(T0, 1.0)]);
+}
+
+#[test]
+fn a_series_without_labels_must_be_known() {
+    let node = Node::new();
+    let mut out = BatchWriter::default();
+    let samples = [Sample::float(T0, 7.0)];
+    let data = SeriesData { samples: &samples, ..SeriesData::default() };
+    out.known_series(labels("good", 1).fingerprint(), &data);
+    let bytes = out.finish();
+    let judge = || {
+        let batch = BatchView::read(&bytes).unwrap();
+        node.store().judge(ShardId(0), &Tenant::default(), batch, NOW)
+    };
+    let error = judge().unwrap_err();
+    assert!(matches!(error, Error::UnknownSeries(ShardId(0))), "{error}");
+    assert_eq!((node.store().stats().series, node.all().len()), (0, 0));
+    node.write(0, batch(vec![series("good", 1, &[(T0 - 1, 1.0)])]));
+    assert_eq!(judge().unwrap().counts.samples, 1);
 }
 
 #[test]
