@@ -8,9 +8,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tricord_metadata_client::{Cluster, Heartbeat, Identity, NodeAddress, ReplicaReport, Report};
-use tricord_runtime::{Health, MemoryBudget, Metrics as Registry, Pool, Shutdown, blocking};
+use tricord_runtime::{Health, MemoryBudget, Metrics as Registry, Shutdown, blocking};
 use tricord_wire::{DataNode, DataNodeServer};
 
+use crate::exec::Threads;
 use crate::maintain::Maintenance;
 use crate::metrics::{Metrics, StoreCollector};
 use crate::replica::{Parts, Replicas};
@@ -87,8 +88,7 @@ pub async fn start(config: Config, deps: Deps, shutdown: Shutdown) -> Result<Que
     let service = Arc::new(Service {
         replicas: replicas.clone(),
         writer,
-        queries: Pool::observed("queries", config.max_concurrent_queries.max(1), &deps.metrics),
-        query_threads: std::thread::available_parallelism().map_or(1, usize::from),
+        threads: Threads::new(config.max_concurrent_queries, &deps.metrics),
         max_queued: config.max_queued_queries,
         metrics: metrics.clone(),
         draining: draining.clone(),

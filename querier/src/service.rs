@@ -10,11 +10,11 @@ use tokio::time::timeout;
 use tracing::Instrument;
 use tricord_fragment::{Fragment, Partial};
 use tricord_model::{Epoch, ShardId, Tenant};
-use tricord_runtime::{Pool, blocking};
+use tricord_runtime::blocking;
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{DataNode, Error, ErrorKind, ResponseStream};
 
-use crate::exec::{Task, too_many_bytes, work_off};
+use crate::exec::{Task, Threads, too_many_bytes, work_off};
 use crate::maintain::now_ms;
 use crate::metrics::Metrics;
 use crate::replica::Replicas;
@@ -34,9 +34,7 @@ const CLEAN_AGAIN: Duration = Duration::from_millis(500);
 pub(crate) struct Service {
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) writer: Writer,
-    pub(crate) queries: Pool,
-    /// How many threads one fragment may take.
-    pub(crate) query_threads: usize,
+    pub(crate) threads: Threads,
     pub(crate) max_queued: usize,
     pub(crate) metrics: Metrics,
     pub(crate) draining: Arc<AtomicBool>,
@@ -123,7 +121,7 @@ impl Service {
         let shards: Vec<(ShardId, Epoch)> =
             request.shards.iter().map(|part| (ShardId(part.shard), Epoch(part.epoch))).collect();
         self.check_readable(&shards)?;
-        if self.queries.waiting() >= self.max_queued {
+        if self.threads.computing.waiting() >= self.max_queued {
             let text = "too many query fragments wait on this data node: come back shortly";
             return Err(Error::overloaded(text, Duration::from_secs(1)));
         }
@@ -143,7 +141,7 @@ impl Service {
             partial.stats.micros = started.elapsed().as_micros() as u64;
             encode(&partial, max_bytes, compress)
         };
-        let work = work_off(task, &self.queries, self.query_threads, self.metrics.cancelled.clone(), finish);
+        let work = work_off(task, &self.threads, self.metrics.cancelled.clone(), finish);
         let late = |_| Error::new(ErrorKind::Timeout, format!("a query fragment took longer than {limit:?}"));
         let partial = timeout(limit, work).await.map_err(late)??;
         // This process may have been stopped meanwhile, and others may have gone on without it.

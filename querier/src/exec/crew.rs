@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
-use tricord_runtime::Pool;
+use tricord_runtime::{Metrics, Pool};
 use tricord_wire::ErrorKind;
 
 use super::task::Help;
@@ -19,12 +19,34 @@ type Finish = Box<dyn FnOnce(&Task) -> Result<Bytes, Error> + Send>;
 /// Whom the answer goes to.
 type Asker = oneshot::Sender<Result<Bytes, Error>>;
 
+/// Where fragments run.
+#[derive(Clone, Debug)]
+pub(crate) struct Threads {
+    /// Threads that compute, and so are not many more than processors.
+    pub(crate) computing: Pool,
+    /// Further threads for fragments that wait for the disk.
+    pub(crate) reading: Pool,
+    /// How many threads are enough for one fragment that computes; for one that waits for the disk [`WAITING`] times as
+    /// many.
+    pub(crate) each: usize,
+}
+
+impl Threads {
+    /// Threads for so many fragments at once.
+    pub(crate) fn new(fragments: usize, metrics: &Metrics) -> Self {
+        let fragments = fragments.max(1);
+        Self {
+            computing: Pool::observed("queries", fragments, metrics),
+            reading: Pool::observed("query_reads", fragments.saturating_mul(WAITING), metrics),
+            each: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
 /// The threads at a task.
 struct Crew {
     task: Task,
-    pool: Pool,
-    /// How many threads are enough where they compute; where they wait for the disk, [`WAITING`] times as many.
-    threads: usize,
+    threads: Threads,
     /// How many there are, or have been called.
     called: AtomicUsize,
     working: AtomicUsize,
@@ -35,32 +57,30 @@ struct Crew {
 
 /// So many threads wait for the disk together where one would compute: disks, and most of all those behind a network,
 /// serve many reads in the time of one.
-const WAITING: usize = 4;
+const WAITING: usize = 8;
 
-/// Works a task off on up to so many threads of a pool (more where they wait for the disk), and answers what `finish`
-/// makes of it. `cancelled` counts tasks that ended since their flag was set.
+/// Works a task off on as many threads as it is worth, and answers what `finish` makes of it. `cancelled` counts tasks
+/// that ended since their flag was set.
 ///
 /// # Errors
 /// Those of [`Task::work`] and of `finish`.
 pub(crate) async fn work_off(
     task: Task,
-    pool: &Pool,
-    threads: usize,
+    threads: &Threads,
     cancelled: Counter,
     finish: impl FnOnce(&Task) -> Result<Bytes, Error> + Send + 'static,
 ) -> Result<Bytes, Error> {
     let (sender, receiver) = oneshot::channel();
     let crew = Arc::new(Crew {
         task,
-        pool: pool.clone(),
-        threads,
+        threads: threads.clone(),
         called: AtomicUsize::new(1),
         working: AtomicUsize::new(1),
         failed: Mutex::default(),
         end: Mutex::new(Some((Box::new(finish), sender))),
         cancelled,
     });
-    pool.run(move || Member(crew).work()).await;
+    threads.computing.run(move || Member(crew).work()).await;
     receiver
         .await
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a fragment ended without an answer")))
@@ -92,15 +112,15 @@ impl Drop for Member {
 
 impl Crew {
     fn call_helpers(self: &Arc<Self>, help: Help) {
-        let wanted = match help {
-            Help::ToCompute => self.threads,
-            Help::ToWait => self.threads.saturating_mul(WAITING),
+        let Threads { computing, reading, each } = &self.threads;
+        let (wanted, pool) = match help {
+            Help::ToCompute => (*each, computing),
+            Help::ToWait => (each.saturating_mul(WAITING), reading),
         };
         let wanted = wanted.min(self.task.width());
         for _ in self.called.fetch_max(wanted, Ordering::Relaxed)..wanted {
-            let crew = Arc::clone(self);
+            let (crew, pool) = (Arc::clone(self), pool.clone());
             tokio::spawn(async move {
-                let pool = crew.pool.clone();
                 pool.run(move || {
                     if let Some(member) = crew.join() {
                         member.work()

@@ -15,7 +15,7 @@ use tricord_fragment::{Fragment, FragmentBody, Partial};
 use tricord_wire::{Error, ErrorKind};
 
 use crate::storage::Reader;
-pub(crate) use crew::work_off;
+pub(crate) use crew::{Threads, work_off};
 use promql::{Budget, Prepared};
 pub(crate) use task::Task;
 

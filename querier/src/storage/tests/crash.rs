@@ -142,7 +142,7 @@ fn directories_of_other_builds_and_in_use_are_refused() {
     let other = StoreConfig { window_ms: 60_000, ..node.config.clone() };
     assert!(matches!(Store::open(other, &|_| {}), Err(Error::Invalid(_))));
     std::fs::write(node.config.dir.join("FORMAT"), "format=5\nwindow_ms=1800000\n").unwrap();
-    assert!(matches!(node.open(), Err(Error::NewerFormat { found: 4, known: 3 })));
+    assert!(matches!(node.open(), Err(Error::NewerFormat { found: 5, known: 4 })));
     for damaged in [&b""[..], b"format=\xff\nwindow_ms=1800000\n"] {
         std::fs::write(node.config.dir.join("FORMAT"), damaged).unwrap();
         assert!(matches!(node.open(), Err(Error::Corrupt(_))));

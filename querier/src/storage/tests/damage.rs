@@ -379,7 +379,7 @@ fn a_log_that_ends_too_early_and_files_that_are_gone_are_refused() {
         assert!(node.store().damage(ShardId(7)).is_none());
     }
     let format = std::fs::read_to_string(node.config.dir.join("FORMAT")).unwrap();
-    assert!(format.starts_with("format=3\n") && node.all().len() == 1, "{format}");
+    assert!(format.starts_with("format=4\n") && node.all().len() == 1, "{format}");
 }
 
 #[test]
