@@ -14,7 +14,7 @@ ARGS ?=
 SEEDS ?= 1..30
 QUERIES ?= 400
 
-.PHONY: help run build test simulate soak fuzz-promql bench bench-parts bench-promql lint fmt deploy-check deps test-deps clean-data
+.PHONY: help run build test simulate soak fuzz-promql bench bench-parts bench-choices bench-promql lint fmt deploy-check deps test-deps clean-data
 
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: deps ## beside VictoriaMetrics and Prometheus: load, queries, memory, res
 
 bench-parts: deps ## decoding, codecs, the head and selecting series, each alone (ARGS=head runs a part, ARGS=--quick all once)
 	cargo bench --profile release --locked --workspace --bench decode --bench storage -- $(ARGS)
+
+bench-choices: deps ## what the log and the order of series in blocks rest on: entries a second, bytes, reading
+	cargo bench --profile release --locked --workspace --bench choices
 
 bench-promql: deps ## the PromQL engine in memory (ARGS=range/1000/ runs a part, ARGS=--quick all once)
 	cargo bench --profile release --locked --workspace --bench promql -- $(ARGS)

@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use roaring::RoaringBitmap;
 use tricord_model::codec::Reader as In;
-use tricord_model::{BatchView, Epoch, Matcher, Retention, ShardId, Tenant};
+use tricord_model::{BatchView, Epoch, Matcher, Points, Retention, Sample, Seq, ShardId, Tenant};
 use tricord_wire::Error;
 
-use crate::storage::block::{floats, postings, times};
+use crate::storage::block::{floats, postings, times, values};
+use crate::storage::log::files::RealFiles;
+use crate::storage::log::{self, LogConfig, Opened};
 use crate::storage::{self, Entry, FsyncMode, Store, StoreConfig};
 
 /// The one shard of a [`Head`].
@@ -62,6 +65,86 @@ pub fn encode_postings(ids: &RoaringBitmap) -> Result<Vec<u8>> {
 /// An error where it is damaged.
 pub fn decode_postings(bytes: &[u8]) -> Result<RoaringBitmap> {
     Ok(postings::decode(bytes)?)
+}
+
+/// Columns of equal length as blocks with their numbers of columns, in the order given; `is_long` as in merged windows.
+///
+/// # Errors
+/// An error where a block cannot be compressed.
+pub fn encode_blocks(columns: &[&[f64]], is_long: bool) -> Result<Vec<(usize, Vec<u8>)>> {
+    let mut builder = if is_long { values::BlockBuilder::sliced() } else { values::BlockBuilder::default() };
+    let mut blocks = Vec::new();
+    for column in columns {
+        if builder.is_full() {
+            blocks.push((builder.len(), builder.finish()?));
+        }
+        let samples = column.iter().enumerate().map(|(at, value)| Sample::float(at as i64, *value));
+        builder.push(0, &samples.collect::<Points>());
+    }
+    blocks.push((builder.len(), builder.finish()?));
+    Ok(blocks)
+}
+
+/// Reads some columns of blocks, by their places in ascending order; answers how many blocks that took.
+///
+/// # Errors
+/// An error where a block is damaged.
+pub fn read_blocks(
+    blocks: &[(usize, Vec<u8>)],
+    wanted: &[usize],
+    times: &[i64],
+    into: &mut Points,
+) -> Result<usize> {
+    let (mut opened, mut first, mut wanted) = (0, 0, wanted.iter().peekable());
+    let mut scratch = values::Scratch::default();
+    for (count, bytes) in blocks {
+        let mut block = None;
+        while let Some(place) = wanted.next_if(|place| **place < first + count) {
+            let block = match &mut block {
+                Some(block) => block,
+                none => {
+                    opened += 1;
+                    none.insert(values::Block::open(bytes)?)
+                }
+            };
+            *into = Points::default();
+            block.append(place - first, times, 0..times.len(), &mut scratch, into)?;
+        }
+        first += count;
+    }
+    Ok(opened)
+}
+
+/// A log as the store has it, with a sync before each answer.
+pub struct Log(log::Log);
+
+/// Takes entries and does nothing.
+struct Nowhere;
+
+impl log::Sink for Nowhere {
+    fn apply(&mut self, _: &Entry) -> std::result::Result<(), storage::Error> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Opens a log in a directory.
+    ///
+    /// # Errors
+    /// An error where the directory cannot be used.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let config = LogConfig { dir: dir.to_owned(), fsync: FsyncMode::Always, segment_bytes: 64 << 20 };
+        Ok(Self(Opened::open(config, Arc::new(RealFiles))?.start(Box::new(Nowhere))?))
+    }
+
+    /// Appends a shard's next entry, and waits until it is durable.
+    ///
+    /// # Errors
+    /// An error where the disk fails.
+    pub fn append(&self, shard: u32, seq: u64, payload: Bytes) -> Result<()> {
+        let entry = Entry { shard: ShardId(shard), seq: Seq(seq), epoch: Epoch(1), payload };
+        Ok(self.0.append_and_wait(vec![entry])?)
+    }
 }
 
 /// A store of one shard, whose log is not waited for.

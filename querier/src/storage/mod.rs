@@ -23,7 +23,7 @@ mod guard;
 mod head;
 mod keys;
 mod ledger;
-mod log;
+pub(crate) mod log;
 mod maintain;
 mod marks;
 mod merge;
