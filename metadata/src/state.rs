@@ -130,6 +130,16 @@ pub enum Command {
         /// The wish; its own epoch does not matter.
         wish: ShardConfig,
     },
+    /// A primary's wish to be alone in sync, however many must be: its shard never had an entry, and it is about to be
+    /// filled from a backup. All others join.
+    Restore {
+        /// Who wishes.
+        from: NodeId,
+        /// The epoch that the shard must have now.
+        expected: Epoch,
+        /// The shard.
+        shard: ShardId,
+    },
     /// The leader's wishes.
     Plan(Vec<Change>),
     /// Removes nodes that hold nothing.
@@ -219,6 +229,7 @@ impl State {
             Command::Liveness(changes) => self.liveness(&changes),
             Command::Drain { node, undo } => self.drain(node, undo),
             Command::Propose { from, expected, wish } => self.propose(from, expected, wish),
+            Command::Restore { from, expected, shard } => self.restore(from, expected, shard),
             Command::Plan(changes) => {
                 Reply::Taken(changes.into_iter().filter(|change| self.change(change)).count())
             }
@@ -336,6 +347,32 @@ impl State {
         }
     }
 
+    /// Nothing is written while fewer than `min_insync` are in sync, so the promise of so many copies is kept.
+    fn restore(&mut self, from: NodeId, expected: Epoch, shard: ShardId) -> Reply {
+        let Some(current) = self.shards.get(shard.0 as usize) else {
+            return refused(ErrorKind::NotFound, format!("there is no shard {shard}"));
+        };
+        // A repeated wish whose first answer was lost.
+        if current.epoch == Epoch(expected.0 + 1)
+            && current.primary == Some(from)
+            && current.in_sync == [from]
+        {
+            return Reply::Proposal { accepted: true, config: current.clone(), message: String::new() };
+        }
+        let message = if current.primary != Some(from) {
+            format!("node {from} is not the primary of shard {shard}")
+        } else if current.epoch != expected {
+            format!("the epoch of shard {shard} is {}, not {expected}", current.epoch)
+        } else {
+            let others = current.in_sync.iter().chain(&current.joining).filter(|node| **node != from);
+            let wish =
+                ShardConfig { in_sync: vec![from], joining: others.copied().collect(), ..current.clone() };
+            let config = self.configure(wish);
+            return Reply::Proposal { accepted: true, config, message: String::new() };
+        };
+        Reply::Proposal { accepted: false, config: current.clone(), message }
+    }
+
     fn change(&mut self, change: &Change) -> bool {
         match change {
             Change::Home { shard, from, to } => match self.homes.get_mut(shard.0 as usize) {
@@ -370,11 +407,16 @@ impl State {
         if current.epoch != expected {
             return Err(format!("the epoch of shard {} is {}, not {expected}", wish.shard, current.epoch));
         }
-        let min_insync = self.min_insync as usize;
-        if wish.in_sync.len() < min_insync {
+        // A shard that is being restored has fewer, and grows.
+        let fewest = match current.in_sync.len() {
+            0 => self.min_insync as usize,
+            now => now.min(self.min_insync as usize),
+        };
+        if wish.in_sync.len() < fewest {
             return Err(format!(
-                "{} in-sync replicas would be fewer than min_insync {min_insync}",
-                wish.in_sync.len()
+                "{} in-sync replicas would be fewer than min_insync {}",
+                wish.in_sync.len(),
+                self.min_insync
             ));
         }
         if !wish.primary.is_some_and(|primary| wish.in_sync.contains(&primary)) {

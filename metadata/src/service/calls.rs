@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tricord_metadata_client::convert;
-use tricord_model::{Epoch, NodeId};
+use tricord_model::{Epoch, NodeId, ShardId};
 use tricord_routing::{NodeInfo, NodeRole};
 use tricord_wire::proto::metadata as pb;
 use tricord_wire::proto::metadata::raft_request::Kind;
@@ -62,13 +62,18 @@ impl Metadata for Member {
     async fn propose(&self, request: pb::ProposeRequest) -> Result<pb::ProposeResponse, Error> {
         let group = self.leading()?;
         self.check_cluster(&request.cluster_id)?;
-        let wish = request.wish.ok_or_else(|| Error::new(ErrorKind::Invalid, "a proposal without a wish"))?;
-        if wish.shard != request.shard || wish.in_sync.len() + wish.joining.len() > MAX_NODES {
-            return Err(Error::new(ErrorKind::Invalid, "the wish is for another shard, or too large"));
-        }
         let (from, expected) = (NodeId(request.from_node), Epoch(request.expected_epoch));
-        let wish = convert::config_from_proto(&wish);
-        match group.write(Command::Propose { from, expected, wish }).await? {
+        let command = if request.restore {
+            Command::Restore { from, expected, shard: ShardId(request.shard) }
+        } else {
+            let wish = request.wish;
+            let wish = wish.ok_or_else(|| Error::new(ErrorKind::Invalid, "a proposal without a wish"))?;
+            if wish.shard != request.shard || wish.in_sync.len() + wish.joining.len() > MAX_NODES {
+                return Err(Error::new(ErrorKind::Invalid, "the wish is for another shard, or too large"));
+            }
+            Command::Propose { from, expected, wish: convert::config_from_proto(&wish) }
+        };
+        match group.write(command).await? {
             Reply::Proposal { accepted, config, message } => {
                 let counter = if accepted { &self.metrics.accepted } else { &self.metrics.refused };
                 counter.inc();

@@ -161,3 +161,34 @@ fn a_state_survives_json() {
     let text = serde_json::to_string(&state).unwrap();
     assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
 }
+
+#[test]
+fn a_primary_that_is_to_be_filled_from_a_backup_is_alone_in_sync() {
+    let mut state = placed(config(1, &[1, 2], &[3]));
+    assert_eq!(state.min_insync, 2);
+    let mut restore = |from, expected| match state.apply(Command::Restore {
+        from: NodeId(from),
+        expected: Epoch(expected),
+        shard: ShardId(0),
+    }) {
+        Reply::Proposal { accepted, config, .. } => (accepted, config),
+        other => panic!("{other:?}"),
+    };
+    assert!(!restore(2, 2).0, "only the primary knows that there is nothing");
+    assert!(!restore(1, 1).0, "something has changed meanwhile");
+    let (accepted, alone) = restore(1, 2);
+    assert!(accepted);
+    assert_eq!((alone.epoch, &alone.in_sync, &alone.joining), (Epoch(3), &nodes(&[1]), &nodes(&[2, 3])));
+    assert_eq!(restore(1, 2), (true, alone), "the answer was lost");
+
+    // It may stay as it is and grow, one by one, but not become another one alone.
+    assert!(propose(&mut state, 1, 3, config(1, &[1], &[2, 3])).0, "after a restart");
+    let (accepted, _, why) = propose(&mut state, 1, 4, config(2, &[2], &[1, 3]));
+    assert!(accepted, "a joiner that its primary vouches for may take over: {why}");
+    let grown = propose(&mut state, 2, 5, config(2, &[2, 1], &[3]));
+    assert!(grown.0, "{}", grown.2);
+    let (accepted, _, why) = propose(&mut state, 2, 6, config(2, &[2], &[1, 3]));
+    assert!(!accepted && why.contains("min_insync"), "{why}");
+    let missing = Command::Restore { from: NodeId(1), expected: Epoch(1), shard: ShardId(9) };
+    assert!(matches!(state.apply(missing), Reply::Refused { kind, .. } if kind == "not_found"));
+}

@@ -210,7 +210,9 @@ impl World {
             let gone = others.count() + 1;
             let placed = config.primary.is_some();
             // A joiner may be about to become a member.
-            placed && (!config.holds(victim) || gone < self.scenario.min_insync as usize)
+            // While a shard is restored there are fewer.
+            let enough = config.in_sync.len().min(self.scenario.min_insync as usize);
+            placed && (!config.holds(victim) || gone < enough)
         });
         if !bearable {
             return;

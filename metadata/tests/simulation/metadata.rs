@@ -203,6 +203,16 @@ impl Metadata {
         self.state.apply(Command::Plan(vec![Change::Configure { expected: config.epoch, config: wish }]));
     }
 
+    /// Lets the primary of an empty shard be alone in sync.
+    pub(crate) fn restore(&mut self, shard: ShardId) -> Option<View> {
+        let config = self.state.shards.get(shard.0 as usize)?;
+        let (from, expected) = (config.primary?, config.epoch);
+        match self.state.apply(Command::Restore { from, expected, shard }) {
+            Reply::Proposal { accepted: true, config, .. } => Some(view_of(&config)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn drain(&mut self, node: NodeId, undo: bool) {
         self.state.apply(Command::Drain { node, undo });
     }

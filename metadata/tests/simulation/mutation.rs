@@ -28,11 +28,13 @@ pub(crate) enum Mutation {
     ReleaseWhatStillRuns,
     /// A follower says that it answers no more queries, and goes on answering them.
     LeaveAndGoOnReading,
+    /// An empty shard is filled from a backup at its primary while others without the data are in sync.
+    RestoreBesideOthers,
 }
 
 impl Mutation {
     /// All of them.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::AcknowledgeBeforeTheSlowest,
         Self::SkipTheEpochCheck,
         Self::PromoteWithoutBeingInSync,
@@ -45,5 +47,6 @@ impl Mutation {
         Self::ForgetTheStoredEpoch,
         Self::ReleaseWhatStillRuns,
         Self::LeaveAndGoOnReading,
+        Self::RestoreBesideOthers,
     ];
 }

@@ -130,6 +130,15 @@ impl Replica {
         }
     }
 
+    /// Puts the entries of a backup in place of nothing, and begins anew like a process that starts.
+    pub(crate) fn fill(&mut self, payloads: &[u64], turn: &mut Turn) {
+        let place =
+            |(at, payload): (usize, &u64)| (Position { seq: Seq(at as u64 + 1), epoch: Epoch(0) }, *payload);
+        self.disk.lock().install(payloads.iter().enumerate().map(place).collect());
+        *self = Self::boot(self.node, self.shard, self.disk.clone(), turn);
+        turn.news.push(News::Committed(self.shard, Seq(payloads.len() as u64)));
+    }
+
     pub(crate) fn log_failed(&mut self) {
         self.syncs.clear();
         self.owed.clear();

@@ -1,10 +1,10 @@
 //! A whole cluster in one thread, a seed that decides everything, and the checks after each step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tricord_model::{NodeId, ShardId};
+use tricord_model::{NodeId, Seq, ShardId};
 
 use crate::faults::{Fault, Faults};
 use crate::ledger::Ledger;
@@ -18,6 +18,8 @@ const STEP_MS: u64 = 10;
 /// How many steps things go wrong, and how many they may then take to become healthy.
 const HOSTILE_STEPS: u64 = 1_000;
 const HEALING_STEPS: u64 = 3_000;
+/// Until when a shard waits for a restore, without writes.
+const RESTORE_UNTIL_MS: u64 = 3_000;
 
 /// The size of one simulated cluster.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,7 @@ pub(crate) struct Tally {
     pub(crate) dropped: u64,
     pub(crate) releases: u64,
     pub(crate) lost_disks: u64,
+    pub(crate) restored: u64,
     pub(crate) faults: BTreeMap<Fault, u64>,
 }
 
@@ -52,6 +55,7 @@ impl Tally {
         self.dropped += other.dropped;
         self.releases += other.releases;
         self.lost_disks += other.lost_disks;
+        self.restored += other.restored;
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;
         }
@@ -74,6 +78,8 @@ pub(crate) struct World {
     ledger: Ledger,
     mutation: Option<Mutation>,
     next_payload: u64,
+    /// Shards that nobody writes to until they are restored.
+    unfilled: BTreeSet<ShardId>,
 }
 
 /// Runs one seed: a hostile time, then a quiet one at whose end everything must be healthy.
@@ -99,6 +105,7 @@ impl World {
         let nodes = rng.random_range(replicas.max(2)..=5);
         let scenario = Scenario { shards: rng.random_range(1..=2), min_insync };
         let (faults, weather) = Faults::new(&mut rng);
+        let unfilled = (0..scenario.shards).map(ShardId).filter(|_| rng.random_bool(0.3)).collect();
         let known = if mutation == Some(Mutation::ShrinkBelowTheMinimum) { 1 } else { min_insync };
         let mut world = Self {
             rng,
@@ -114,6 +121,7 @@ impl World {
             ledger: Ledger::default(),
             mutation,
             next_payload: 1,
+            unfilled,
         };
         (0..nodes).for_each(|_| world.join());
         world
@@ -192,6 +200,7 @@ impl World {
         }
         self.stop_those_that_handed_over();
         self.metadata_acts();
+        self.restore()?;
         self.deliver()?;
         let running: Vec<NodeId> =
             self.nodes.values().filter(|node| node.runs(self.now_ms)).map(|node| node.id).collect();
@@ -200,6 +209,42 @@ impl World {
             self.write(id)?;
         }
         self.check()
+    }
+
+    /// Perhaps fills a shard from a backup, at its primary, before anybody writes to it.
+    fn restore(&mut self) -> Result<(), String> {
+        let Some(shard) = self.unfilled.first().copied() else { return Ok(()) };
+        if self.now_ms > RESTORE_UNTIL_MS {
+            self.unfilled.remove(&shard);
+            return Ok(());
+        }
+        let Some(config) = self.metadata.state.shards.get(shard.0 as usize).cloned() else { return Ok(()) };
+        let Some(id) = config.primary.filter(|_| self.rng.random_bool(0.05)) else { return Ok(()) };
+        let node = self.nodes.get(&id).filter(|node| node.runs(self.now_ms) && !node.lost && !node.broken);
+        let machine = node.and_then(|node| node.replicas.get(&shard)).map(|replica| &replica.machine);
+        let knows = machine.is_some_and(|m| m.view().epoch == config.epoch && m.last().seq == Seq(0));
+        if !knows || self.metadata.is_away(self.now_ms) {
+            return Ok(());
+        }
+        let alone = match self.mutation {
+            Some(Mutation::RestoreBesideOthers) => Some(crate::metadata::view_of(&config)),
+            _ => self.metadata.restore(shard),
+        };
+        let Some(view) = alone else { return Ok(()) };
+        let payloads: Vec<u64> = {
+            let count = self.rng.random_range(1..20);
+            (self.next_payload..self.next_payload + count).collect()
+        };
+        self.next_payload += payloads.len() as u64;
+        self.unfilled.remove(&shard);
+        self.tally.restored += 1;
+        let min_insync = self.metadata.state.min_insync as usize;
+        self.turn(id, |node, turn| {
+            if let Some(replica) = node.replicas.get_mut(&shard) {
+                replica.configure(view, min_insync, turn);
+                replica.fill(&payloads, turn);
+            }
+        })
     }
 
     fn stop_those_that_handed_over(&mut self) {
@@ -246,6 +291,9 @@ impl World {
             return Ok(());
         }
         let shard = ShardId(self.rng.random_range(0..self.scenario.shards));
+        if self.unfilled.contains(&shard) {
+            return Ok(());
+        }
         let payload = self.next_payload;
         self.next_payload += 1;
         self.turn(id, |node, turn| {

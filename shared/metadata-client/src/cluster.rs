@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tricord_model::{Epoch, NodeId};
+use tricord_model::{Epoch, NodeId, ShardId};
 use tricord_routing::{ShardConfig, ShardMap};
 use tricord_wire::proto::metadata as pb;
 use tricord_wire::{DataNode, Error, ErrorKind, Metadata};
@@ -289,21 +289,59 @@ impl Cluster {
         wish: &ShardConfig,
         limit: Duration,
     ) -> Result<Proposal, Error> {
-        let Some(members) = &self.0.members else {
-            return Ok(self.propose_fixed(expected, wish));
-        };
+        if self.0.members.is_none() {
+            let fewest = self.map().min_insync as usize;
+            return Ok(self.propose_fixed(expected, wish, fewest));
+        }
         let request = pb::ProposeRequest {
             cluster_id: self.map().cluster_id.clone(),
             from_node: from.0,
             shard: wish.shard.0,
             expected_epoch: expected.0,
             wish: Some(convert::config_to_proto(wish)),
+            restore: false,
         };
-        let answer = members.call(limit, |member| {
+        self.send_proposal(request, limit).await
+    }
+
+    /// Wishes to be the only in-sync replica of a shard that never had an entry, with all others joining, before it is
+    /// filled from a backup; `min_insync` does not hold for that. As [`Cluster::propose`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Cluster::propose`].
+    pub async fn propose_restore(
+        &self,
+        from: NodeId,
+        expected: Epoch,
+        shard: ShardId,
+        limit: Duration,
+    ) -> Result<Proposal, Error> {
+        if self.0.members.is_none() {
+            let map = self.map();
+            let none = || Error::new(ErrorKind::NotFound, format!("there is no shard {shard}"));
+            let current = map.shard(shard).ok_or_else(none)?;
+            let others = current.in_sync.iter().chain(&current.joining).filter(|node| **node != from);
+            let joining = others.copied().collect();
+            let wish = ShardConfig { in_sync: vec![from], joining, ..current.clone() };
+            return Ok(self.propose_fixed(expected, &wish, 1));
+        }
+        let request = pb::ProposeRequest {
+            cluster_id: self.map().cluster_id.clone(),
+            from_node: from.0,
+            shard: shard.0,
+            expected_epoch: expected.0,
+            wish: None,
+            restore: true,
+        };
+        self.send_proposal(request, limit).await
+    }
+
+    async fn send_proposal(&self, request: pb::ProposeRequest, limit: Duration) -> Result<Proposal, Error> {
+        let ask = |member: Arc<dyn Metadata>| {
             let request = request.clone();
             async move { member.propose(request).await }
-        });
-        let answer = answer.await?;
+        };
+        let answer = self.ask(limit, ask).await?;
         let config =
             answer.config.ok_or_else(|| Error::internal("metadata answered without a configuration"))?;
         Ok(Proposal {
@@ -314,18 +352,17 @@ impl Cluster {
     }
 
     /// The compare-and-set of metadata, for tests without it.
-    fn propose_fixed(&self, expected: Epoch, wish: &ShardConfig) -> Proposal {
+    fn propose_fixed(&self, expected: Epoch, wish: &ShardConfig, min_insync: usize) -> Proposal {
         let mut proposal = Proposal { accepted: false, config: wish.clone(), message: String::new() };
         self.0.map.send_modify(|map| {
             let map = Arc::make_mut(map);
-            let (min_insync, index) = (map.min_insync as usize, wish.shard.0 as usize);
-            let Some(config) = map.shards.get_mut(index) else {
+            let Some(config) = map.shards.get_mut(wish.shard.0 as usize) else {
                 proposal.message = format!("there is no shard {}", wish.shard);
                 return;
             };
             if config.epoch != expected {
                 proposal.message = format!("the epoch is {}, not {expected}", config.epoch);
-            } else if wish.in_sync.len() < min_insync {
+            } else if wish.in_sync.len() < min_insync.min(config.in_sync.len()) {
                 proposal.message = format!("fewer than {min_insync} replicas would be in sync");
             } else {
                 *config = ShardConfig { epoch: Epoch(expected.0 + 1), ..wish.clone() };
