@@ -159,6 +159,14 @@ impl DataNode for FakeNode {
         no()
     }
 
+    async fn backup(&self, _: pb::BackupRequest) -> Result<ResponseStream<pb::SnapshotChunk>, WireError> {
+        no()
+    }
+
+    async fn restore(&self, _: ResponseStream<pb::SnapshotChunk>) -> Result<pb::SnapshotResponse, WireError> {
+        no()
+    }
+
     async fn execute(&self, _: pb::ExecuteRequest) -> Result<ResponseStream<pb::ExecuteChunk>, WireError> {
         no()
     }

@@ -6,11 +6,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tricord_runtime::MemoryBudget;
+use tricord_runtime::{MemoryBudget, Throttle};
 
 use crate::Error;
 use crate::metrics::Metrics;
-use crate::replica::Throttle;
 use crate::storage::{self, Store};
 
 const EVERY: Duration = Duration::from_secs(2);

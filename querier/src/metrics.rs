@@ -44,6 +44,9 @@ pub(crate) struct Metrics {
     pub(crate) snapshots_installed: Counter,
     pub(crate) snapshot_bytes: Counter,
     pub(crate) snapshot_wait_ms: Counter,
+    pub(crate) backups: Counter,
+    pub(crate) backup_bytes: Counter,
+    pub(crate) restored: Counter,
 }
 
 impl Metrics {
@@ -105,8 +108,12 @@ impl Metrics {
                 .counter("tricord_replication_snapshot_bytes", "Bytes of snapshots sent to joiners"),
             snapshot_wait_ms: metrics.counter(
                 "tricord_replication_snapshot_wait_milliseconds",
-                "Time that snapshots waited for snapshot_bytes_per_s",
+                "Time that snapshots, those for backups too, waited for snapshot_bytes_per_s",
             ),
+            backups: metrics.counter("tricord_backup_shards", "Copies of shards that were given for backups"),
+            backup_bytes: metrics
+                .counter("tricord_backup_bytes", "Bytes of shards that were sent for backups"),
+            restored: metrics.counter("tricord_restored_shards", "Shards that were restored from a backup"),
         }
     }
 

@@ -80,6 +80,17 @@ impl DataNode for Service {
         self.replicas.install_snapshot(chunks).await
     }
 
+    async fn backup(&self, request: pb::BackupRequest) -> Result<ResponseStream<pb::SnapshotChunk>, Error> {
+        self.replicas.backup(request).await
+    }
+
+    async fn restore(
+        &self,
+        chunks: ResponseStream<pb::SnapshotChunk>,
+    ) -> Result<pb::SnapshotResponse, Error> {
+        self.replicas.restore(chunks).await
+    }
+
     async fn execute(&self, request: pb::ExecuteRequest) -> Result<ResponseStream<pb::ExecuteChunk>, Error> {
         let started = Instant::now();
         let span = request_span(&request);
@@ -234,10 +245,14 @@ fn status(replicas: &Replicas) -> pb::NodeStatusResponse {
         }
     };
     let stats = replicas.store.stats();
+    let (format, window_ms) = replicas.store.layout();
     pb::NodeStatusResponse {
         node: replicas.node.0,
         replicas: replicas.all().into_iter().map(status_of).collect(),
         disk_bytes: stats.disk_bytes + stats.log_bytes,
         memory_bytes: stats.memory_bytes,
+        format,
+        window_ms,
+        classes: replicas.store.classes(),
     }
 }

@@ -210,6 +210,14 @@ impl DataNode for FakeNode {
         Err(WireError::internal("not part of this test"))
     }
 
+    async fn backup(&self, _: pb::BackupRequest) -> Result<ResponseStream<pb::SnapshotChunk>, WireError> {
+        Err(WireError::internal("not part of this test"))
+    }
+
+    async fn restore(&self, _: ResponseStream<pb::SnapshotChunk>) -> Result<pb::SnapshotResponse, WireError> {
+        Err(WireError::internal("not part of this test"))
+    }
+
     async fn execute(
         &self,
         request: pb::ExecuteRequest,

@@ -39,6 +39,13 @@ impl Replicas {
         if let Some(hosted) = shards.get(&shard) {
             return hosted.clone();
         }
+        let hosted = Arc::new(Hosted::new(self.new_machine(shard, answered)));
+        shards.insert(shard, hosted.clone());
+        hosted
+    }
+
+    /// A machine for what the store has of a shard.
+    pub(super) fn new_machine(&self, shard: ShardId, answered: Epoch) -> Shard {
         let end = self.store.position(shard);
         let boot = Boot {
             node: self.node,
@@ -51,9 +58,7 @@ impl Replicas {
         };
         let mut machine = Shard::new(boot, self.timing);
         machine.epoch_stored(self.store.stored_epoch(shard));
-        let hosted = Arc::new(Hosted::new(machine));
-        shards.insert(shard, hosted.clone());
-        hosted
+        machine
     }
 
     /// Adopts every map until shutdown.
@@ -103,9 +108,13 @@ impl Replicas {
                 }
             },
         };
+        // It adopts the newest one when it is done.
+        if hosted.is_aside() {
+            return;
+        }
         let known = hosted.peek(|machine| machine.view().epoch);
         if known >= config.epoch && known > Epoch(0) {
-            self.machine(&hosted, |machine, now_ms| machine.configure(now_ms, view_of(config), min_insync));
+            self.with(&hosted, |state, now_ms| state.configure(now_ms, view_of(config), min_insync));
             return;
         }
         let _turn = hosted.turn.lock().await;
@@ -141,10 +150,10 @@ impl Replicas {
             if hosted.peek(Shard::stored_epoch) < epoch {
                 replicas.store.store_epoch(hosted.id, epoch)?;
             }
-            replicas.machine(&hosted, |machine, now_ms| {
-                machine.epoch_stored(epoch);
+            replicas.with(&hosted, |state, now_ms| {
+                state.machine.epoch_stored(epoch);
                 if let Some((view, min_insync)) = view {
-                    machine.configure(now_ms, view, min_insync);
+                    state.configure(now_ms, view, min_insync);
                 }
             });
             Ok(())

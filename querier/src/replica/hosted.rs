@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tricord_model::{Epoch, Seq, ShardId};
-use tricord_replication::{Action, OlderEpochs, Shard};
+use tricord_replication::{Action, OlderEpochs, Shard, View};
 
 use crate::storage::{Entry, Store};
 
@@ -39,6 +39,17 @@ pub(crate) struct Hosted {
 pub(crate) struct State {
     pub(crate) machine: Shard,
     pub(crate) tail: Tail,
+    /// Whether what the replica holds is being replaced, so that it takes no role.
+    pub(crate) aside: bool,
+}
+
+impl State {
+    /// Gives the machine a configuration, unless it stands aside.
+    pub(crate) fn configure(&mut self, now_ms: u64, view: View, min_insync: usize) {
+        if !self.aside {
+            self.machine.configure(now_ms, view, min_insync);
+        }
+    }
 }
 
 impl Hosted {
@@ -47,7 +58,7 @@ impl Hosted {
             id: machine.id(),
             turn: tokio::sync::Mutex::default(),
             order: Mutex::default(),
-            state: Mutex::new(State { machine, tail: Tail::default() }),
+            state: Mutex::new(State { machine, tail: Tail::default(), aside: false }),
             acknowledged: watch::Sender::default(),
             progressed: Notify::new(),
         }
@@ -75,6 +86,11 @@ impl Hosted {
         let (unsent, durable) = (state.machine.unsent_after(), state.machine.durable_seq());
         state.tail.trim(unsent, durable);
         (result, outside)
+    }
+
+    /// Whether what the replica holds is being replaced.
+    pub(crate) fn is_aside(&self) -> bool {
+        self.state.lock().aside
     }
 
     /// Looks at the machine without changing it.

@@ -1,17 +1,19 @@
 //! All shards of this node: it applies the shard map, and drives the machines of `tricord_replication` over the store
 //! and the network. What a write or a query means is left to the service.
 
+mod backup;
 mod beacon;
+mod chunks;
 mod configure;
 mod hosted;
 mod propose;
 mod receive;
 mod renew;
+mod restore;
 mod send;
 mod snapshot;
 #[cfg(test)]
 mod tests;
-mod throttle;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,11 +24,10 @@ use parking_lot::{Mutex, RwLock};
 use tricord_metadata_client::Cluster;
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 use tricord_replication::{Action, Answers, RoleName, Shard, Timing};
-use tricord_runtime::{Seldom, Shutdown};
+use tricord_runtime::{Seldom, Shutdown, Throttle};
 use tricord_wire::{Error, ErrorKind};
 
 pub(crate) use hosted::{Acknowledged, Hosted};
-pub(crate) use throttle::Throttle;
 
 use crate::metrics::Metrics;
 use crate::storage::Store;
@@ -48,7 +49,8 @@ pub(crate) struct Replicas {
     peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
     answers: Mutex<HashMap<NodeId, Answers>>,
     snapshots: tokio::sync::Semaphore,
-    throttle: throttle::Throttle,
+    backups: Arc<tokio::sync::Semaphore>,
+    throttle: Throttle,
     told_unanswered: Seldom,
     /// Whether the machines know that the log has failed.
     log_failed: AtomicBool,
@@ -71,7 +73,7 @@ pub(crate) struct Parts {
     pub(crate) shutdown: Shutdown,
 }
 
-/// Snapshots sent at once: each reads a shard's whole state.
+/// Snapshots sent at once to joiners, and as many for backups: each reads a shard's whole state.
 const MAX_SNAPSHOTS: usize = 2;
 /// How long a node that stops waits for others to lead its shards; metadata may be away.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
@@ -93,7 +95,8 @@ impl Replicas {
             peers: Mutex::default(),
             answers: Mutex::default(),
             snapshots: tokio::sync::Semaphore::new(MAX_SNAPSHOTS),
-            throttle: throttle::Throttle::new(parts.snapshot_bytes_per_s),
+            backups: Arc::new(tokio::sync::Semaphore::new(MAX_SNAPSHOTS)),
+            throttle: Throttle::new(parts.snapshot_bytes_per_s),
             told_unanswered: Seldom::every(Duration::from_secs(10)),
             log_failed: AtomicBool::new(false),
             releasing: AtomicUsize::new(0),

@@ -1,7 +1,7 @@
 //! Copies of whole shards, for joiners whose log is too far back.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -9,19 +9,15 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 use tricord_replication::{Position, SnapshotVerdict};
-use tricord_runtime::blocking;
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{Error, ErrorKind, ResponseStream};
 
+use super::chunks::{CHUNKS_AHEAD, invalid, next_chunk, take_chunks};
 use super::{Hosted, Replicas, not_here};
 use crate::storage;
 
-/// Chunks read ahead.
-const CHUNKS_AHEAD: usize = 4;
 /// How long a whole snapshot may take.
 const LIMIT: Duration = Duration::from_secs(3_600);
-/// How long the next chunk may take.
-const CHUNK_LIMIT: Duration = Duration::from_secs(60);
 
 impl Replicas {
     /// Sends a shard's committed state to a joiner.
@@ -64,16 +60,6 @@ impl Replicas {
         }
     }
 
-    /// Waits until a chunk may be sent. On the thread that reads the snapshot.
-    fn pace(&self, bytes: usize) {
-        let wait = self.throttle.take(Instant::now(), bytes);
-        if !wait.is_zero() {
-            std::thread::sleep(wait);
-        }
-        self.metrics.snapshot_bytes.inc_by(bytes as u64);
-        self.metrics.snapshot_wait_ms.inc_by(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-    }
-
     fn read_snapshot(
         &self,
         shard: ShardId,
@@ -90,26 +76,9 @@ impl Replicas {
             epoch: epoch.0,
             last_seq: end.seq.0,
             last_epoch: end.epoch.0,
+            ..pb::SnapshotHeader::default()
         };
-        let mut header = Some(header);
-        let gone = |_| Error::new(ErrorKind::Cancelled, "the receiver of a snapshot went away");
-        for chunk in chunks {
-            let chunk = match chunk {
-                Ok(data) => {
-                    self.pace(data.len());
-                    let crc = crc32c::crc32c(&data);
-                    pb::SnapshotChunk { header: header.take(), data: data.into(), crc, last: false }
-                }
-                Err(error) => {
-                    let error = Error::from(error);
-                    sender.blocking_send(Err(error.clone())).map_err(gone)?;
-                    return Err(error);
-                }
-            };
-            sender.blocking_send(Ok(chunk)).map_err(gone)?;
-        }
-        let last = pb::SnapshotChunk { header: header.take(), last: true, ..Default::default() };
-        sender.blocking_send(Ok(last)).map_err(gone)
+        self.send_chunks(header, chunks, &self.metrics.snapshot_bytes, sender)
     }
 
     /// Installs a snapshot that a primary sends. The work ends in an orderly way when the caller is gone.
@@ -145,15 +114,9 @@ impl Replicas {
             }
         }
         let end = Position { seq: end, epoch: Epoch(header.last_epoch) };
-        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let replicas = self.clone();
-        let installing = {
-            let hosted = hosted.clone();
-            blocking(move || replicas.install(&hosted, end, receiver))
-        };
-        let feeding = feed(first, chunks, sender);
-        let (installed, ()) = tokio::join!(installing, feeding);
-        installed?;
+        let target = hosted.clone();
+        take_chunks(first, chunks, move |chunks| replicas.install(&target, end, chunks)).await?;
         self.metrics.snapshots_installed.inc();
         tracing::info!(shard = shard.0, last = end.seq.0, "installed a snapshot");
         Ok(pb::SnapshotResponse { shard: shard.0, durable_seq: end.seq.0 })
@@ -163,17 +126,11 @@ impl Replicas {
         self: &Arc<Self>,
         hosted: &Arc<Hosted>,
         end: Position,
-        mut receiver: mpsc::Receiver<Piece>,
+        chunks: &mut dyn Iterator<Item = Result<Vec<u8>, storage::Error>>,
     ) -> Result<(), Error> {
         let _order = hosted.order.lock();
         let position = storage::Position { seq: end.seq, epoch: end.epoch };
-        let mut chunks = std::iter::from_fn(|| match receiver.blocking_recv() {
-            Some(Piece::Data(data)) => Some(Ok(data)),
-            Some(Piece::End) => None,
-            Some(Piece::Failed(why)) => Some(Err(storage::Error::Corrupt(why))),
-            None => Some(Err(storage::Error::Corrupt("the snapshot was interrupted".to_owned()))),
-        });
-        let installed = self.store.install(hosted.id, position, &mut chunks);
+        let installed = self.store.install(hosted.id, position, chunks);
         if installed.is_err() {
             // What was there is gone: the replica begins anew, under the epoch that it has answered under.
             self.store.create_shard(hosted.id)?;
@@ -182,52 +139,5 @@ impl Replicas {
         let end = if installed.is_ok() { end } else { Position::default() };
         self.machine(hosted, |machine, _| machine.installed(end));
         Ok(installed?)
-    }
-}
-
-/// What the installing thread is handed: only an explicit end completes a snapshot.
-enum Piece {
-    Data(Vec<u8>),
-    End,
-    Failed(String),
-}
-
-fn invalid(text: &str) -> Error {
-    Error::new(ErrorKind::Invalid, text)
-}
-
-async fn next_chunk(chunks: &mut ResponseStream<pb::SnapshotChunk>) -> Result<pb::SnapshotChunk, Error> {
-    let late = |_| Error::new(ErrorKind::Timeout, "the sender of a snapshot went silent");
-    let chunk = timeout(CHUNK_LIMIT, chunks.next()).await.map_err(late)?;
-    let chunk = chunk.ok_or_else(|| invalid("a snapshot ended before its last chunk"))??;
-    if crc32c::crc32c(&chunk.data) != chunk.crc {
-        return Err(Error::new(ErrorKind::Corrupt, "a chunk of a snapshot was damaged on its way"));
-    }
-    Ok(chunk)
-}
-
-/// Hands chunks to the installing thread; a failure becomes the store's, so that nothing half is kept. Where the thread
-/// has given up already there is nobody to hand to.
-async fn feed(
-    first: pb::SnapshotChunk,
-    mut chunks: ResponseStream<pb::SnapshotChunk>,
-    sender: mpsc::Sender<Piece>,
-) {
-    let mut chunk = first;
-    loop {
-        if !chunk.data.is_empty() && sender.send(Piece::Data(chunk.data.to_vec())).await.is_err() {
-            return;
-        }
-        if chunk.last {
-            let _ = sender.send(Piece::End).await;
-            return;
-        }
-        chunk = match next_chunk(&mut chunks).await {
-            Ok(next) => next,
-            Err(error) => {
-                let _ = sender.send(Piece::Failed(error.message)).await;
-                return;
-            }
-        };
     }
 }

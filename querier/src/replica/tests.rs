@@ -1,5 +1,7 @@
 //! Three data nodes in one process, with stores of their own and a shard map that the test holds.
 
+mod backup;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +45,14 @@ impl DataNode for Dead {
     ) -> Result<pb::SnapshotResponse, Error> {
         Err(gone())
     }
+    async fn backup(&self, _: pb::BackupRequest) -> Result<ResponseStream<pb::SnapshotChunk>, Error> {
+        Err(gone())
+    }
+
+    async fn restore(&self, _: ResponseStream<pb::SnapshotChunk>) -> Result<pb::SnapshotResponse, Error> {
+        Err(gone())
+    }
+
     async fn execute(&self, _: pb::ExecuteRequest) -> Result<ResponseStream<pb::ExecuteChunk>, Error> {
         Err(gone())
     }

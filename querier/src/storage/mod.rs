@@ -21,6 +21,7 @@ mod format;
 mod give_up;
 mod guard;
 mod head;
+mod install;
 mod keys;
 mod ledger;
 pub(crate) mod log;
@@ -44,4 +45,5 @@ pub(crate) use config::{
 };
 pub(crate) use error::Error;
 pub(crate) use reader::Reader;
+pub(crate) use snapshot::SnapshotChunks;
 pub(crate) use store::Store;

@@ -1,36 +1,30 @@
-//! A shard as a stream of bytes, for a replica that joins, and its way back onto a disk.
+//! A shard as a stream of bytes, for a replica that joins or for a backup; [`Store::install`] is the way back.
 //!
 //! The stream is a list of items: the shard's own row, its other rows, the pairs of its windows, and the entries that
 //! are committed and not in windows. While a stream is read nothing that it needs is removed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use tricord_model::codec::{CodecError, Reader as In, Writer as Out};
-use tricord_model::{Epoch, Seq, ShardId};
+use tricord_model::codec::Writer as Out;
+use tricord_model::{Seq, ShardId};
 
-use super::keys::{self, Row};
-use super::log::Kind;
-use super::state::{Meta, meta_row};
-use super::store::{Cell, Inner};
-use super::{Entry, Error, Position, Store};
+use super::format::FORMAT;
+use super::head::Shard;
+use super::keys;
+use super::store::Inner;
+use super::{Error, Position, Store};
 
 /// A shard's state in chunks of at most 1 MiB, without meaningful borders between them.
 pub(crate) type SnapshotChunks = Box<dyn Iterator<Item = Result<Vec<u8>, Error>> + Send>;
 
 const CHUNK_BYTES: usize = 1 << 20;
-/// Pairs of so many bytes go into one file when a snapshot is installed.
-const FILE_BYTES: usize = 64 << 20;
-/// No item may be larger: a damaged length must not allocate.
-const MAX_ITEM_BYTES: usize = 300 << 20;
 
 /// A piece of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Item {
+pub(super) enum Item {
     State = 1,
     Index = 2,
     Data = 3,
@@ -40,7 +34,7 @@ enum Item {
 }
 
 impl Item {
-    fn from_number(number: u8) -> Option<Self> {
+    pub(super) fn from_number(number: u8) -> Option<Self> {
         [Self::State, Self::Index, Self::Data, Self::Entry, Self::Class]
             .into_iter()
             .find(|item| *item as u8 == number)
@@ -52,6 +46,11 @@ fn put(out: &mut Vec<u8>, item: Item, key: &[u8], value: &[u8]) {
     let out = &mut Out::new(out);
     out.bytes(key);
     out.bytes(value);
+}
+
+/// The numbers of the classes of which there is data, but the default one.
+fn named_classes(shard: &Shard) -> BTreeSet<u8> {
+    shard.marks.values().flatten().map(|mark| mark.class).filter(|class| *class > 0).collect()
 }
 
 /// Keeps what a snapshot reads from being removed.
@@ -94,8 +93,7 @@ impl Store {
             // Another replica must not come to lack what this one has lost, nor begin with what cannot be read.
             inner.damages.of_shard(shard).map_or(Ok(()), Err)?;
             let seq = state.committed.min(state.applied.seq).max(state.base.seq);
-            let classes: BTreeSet<u8> = state.marks.values().flatten().map(|mark| mark.class).collect();
-            for class in classes.into_iter().filter(|class| *class > 0) {
+            for class in named_classes(&state) {
                 let name = inner.classes.name(class).unwrap_or_default();
                 put(&mut buffer, Item::Class, &[class], name.as_bytes());
             }
@@ -121,29 +119,27 @@ impl Store {
         Ok((position, Box::new(sending)))
     }
 
-    /// Replaces a shard by a snapshot that reaches `position`. A crash in between leaves no shard.
+    /// The retention classes of which a shard has data, but the default one.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the chunks are not a snapshot of this shard up to the position; an error among the
-    /// chunks; the disk's failure. The shard is gone then.
-    pub(crate) fn install(
-        &self,
-        shard: ShardId,
-        position: Position,
-        chunks: &mut dyn Iterator<Item = Result<Vec<u8>, Error>>,
-    ) -> Result<(), Error> {
-        let inner = &self.inner;
-        let _no_flush = inner.flushing.lock();
-        let epoch = inner.find(shard).map(|cell| cell.state.read().epoch);
-        inner.remove_shard(shard)?;
-        let mut installing = Installing::begin(inner, shard)?;
-        let result = installing.run(chunks).and_then(|()| installing.finish(position, epoch));
-        if result.is_err() {
-            drop(installing);
-            inner.remove_shard(shard)?;
-        }
-        inner.books.fall_behind();
-        result
+    /// [`Error::UnknownShard`].
+    pub(crate) fn classes_of(&self, shard: ShardId) -> Result<Vec<String>, Error> {
+        let cell = self.inner.cell(shard)?;
+        let classes = named_classes(&cell.state.read()).into_iter();
+        Ok(classes.map(|class| self.inner.classes.name(class).unwrap_or_default().to_owned()).collect())
+    }
+
+    /// What a snapshot from here is made of, which whoever takes it must know: the version of keys and values, and the
+    /// length of windows in milliseconds.
+    #[must_use]
+    pub(crate) fn layout(&self) -> (u32, i64) {
+        (FORMAT, self.inner.config.window_ms)
+    }
+
+    /// The retention classes of the settings, but the default one.
+    #[must_use]
+    pub(crate) fn classes(&self) -> Vec<String> {
+        self.inner.config.retention.classes().iter().skip(1).map(|class| class.name.clone()).collect()
     }
 }
 
@@ -204,218 +200,5 @@ impl Iterator for Sending {
         }
         let rest = self.buffer.split_off(CHUNK_BYTES);
         Some(Ok(std::mem::replace(&mut self.buffer, rest)))
-    }
-}
-
-/// A snapshot that is being put in place.
-struct Installing<'a> {
-    inner: &'a Arc<Inner>,
-    shard: ShardId,
-    meta: Option<Meta>,
-    rows: Vec<(Vec<u8>, Vec<u8>)>,
-    index: Vec<(Vec<u8>, Vec<u8>)>,
-    data: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The numbers of classes here, by those in the snapshot.
-    classes: BTreeMap<u8, u8>,
-    bytes: usize,
-    files: u32,
-    entries: Vec<Entry>,
-    /// The prefixes of the generations that have come.
-    generations: BTreeSet<Vec<u8>>,
-    cell: Option<Arc<Cell>>,
-}
-
-impl<'a> Installing<'a> {
-    /// Marks the shard as void until the end.
-    fn begin(inner: &'a Arc<Inner>, shard: ShardId) -> Result<Self, Error> {
-        inner.make_void(shard)?;
-        Ok(Self {
-            inner,
-            shard,
-            meta: None,
-            rows: Vec::new(),
-            index: Vec::new(),
-            data: Vec::new(),
-            classes: BTreeMap::from([(0, 0)]),
-            bytes: 0,
-            files: 0,
-            entries: Vec::new(),
-            generations: BTreeSet::new(),
-            cell: None,
-        })
-    }
-
-    fn run(&mut self, chunks: &mut dyn Iterator<Item = Result<Vec<u8>, Error>>) -> Result<(), Error> {
-        let mut buffer = Vec::new();
-        for chunk in chunks {
-            buffer.extend_from_slice(&chunk?);
-            let mut used = 0;
-            while let Some((item, key, value, len)) = next_item(&buffer[used..])? {
-                self.take(item, key, value)?;
-                used += len;
-            }
-            buffer.drain(..used);
-            if buffer.len() > MAX_ITEM_BYTES {
-                return Err(Error::corrupt("a snapshot has an impossible item"));
-            }
-        }
-        if buffer.is_empty() { Ok(()) } else { Err(Error::corrupt("a snapshot is cut off")) }
-    }
-
-    fn take(&mut self, item: Item, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        match item {
-            Item::Entry => return self.take_entry(key, value),
-            Item::Class => return self.take_class(key, value),
-            Item::State | Item::Index | Item::Data => {}
-        }
-        let mut pair = (key.to_vec(), value.to_vec());
-        if matches!(item, Item::Index | Item::Data) {
-            let (class, _) =
-                key.split_first().ok_or_else(|| Error::corrupt("a snapshot has an empty key"))?;
-            let here = self.classes.get(class);
-            pair.0[0] = *here.ok_or_else(|| Error::corrupt("a snapshot does not name a retention class"))?;
-        }
-        let prefix = keys::state(self.shard);
-        match item {
-            Item::State if !key.starts_with(&prefix) => {
-                return Err(Error::corrupt("a snapshot is of another shard"));
-            }
-            Item::State if *key == keys::row(self.shard, Row::Meta) => self.meta = Some(Meta::decode(value)?),
-            Item::State if *key == keys::row(self.shard, Row::Installing) => {
-                return Err(Error::corrupt("a snapshot is of a shard that is not complete"));
-            }
-            Item::State => self.rows.push(pair),
-            Item::Index => self.index.push(pair),
-            Item::Data => {
-                if let Some(of) = keys::parse_generation(&pair.0) {
-                    let mut generations = self.inner.generations.lock();
-                    let highest = generations.entry(of.window_ms).or_default();
-                    *highest = of.number.max(*highest);
-                    if keys::parse_mark(&pair.0).is_some() {
-                        self.generations.insert(keys::generation(of));
-                    }
-                }
-                self.data.push(pair);
-            }
-            Item::Entry | Item::Class => {}
-        }
-        self.bytes += key.len() + value.len();
-        if self.bytes >= FILE_BYTES { self.ingest() } else { Ok(()) }
-    }
-
-    fn take_class(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        let name = String::from_utf8_lossy(value);
-        let ([number], Some(here)) = (key, self.inner.classes.number(&name)) else {
-            return Err(Error::Invalid(format!(
-                "shard {} has data of retention class {name:?}, which retention_classes lacks on this node: give all \
-                 data nodes the same",
-                self.shard
-            )));
-        };
-        self.classes.insert(*number, here);
-        Ok(())
-    }
-
-    fn take_entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        let input = &mut In::new(key);
-        let (seq, epoch) = (Seq(input.u64()?), Epoch(input.u64()?));
-        self.entries.push(Entry { shard: self.shard, seq, epoch, payload: Bytes::copy_from_slice(value) });
-        self.bytes += value.len();
-        if self.bytes >= FILE_BYTES { self.append() } else { Ok(()) }
-    }
-
-    /// Moves the pairs gathered so far into the database.
-    fn ingest(&mut self) -> Result<(), Error> {
-        let dir = self.inner.staging();
-        std::fs::create_dir_all(&dir).map_err(|error| Error::io("make directory", &dir, &error))?;
-        for (family, pairs) in [(keys::INDEX, &mut self.index), (keys::DATA, &mut self.data)] {
-            if pairs.is_empty() {
-                continue;
-            }
-            self.files += 1;
-            let path: PathBuf = dir.join(format!("install-{}-{}.sst", self.shard, self.files));
-            let mut file = self.inner.rocks.sorted_file(family, &path)?;
-            pairs.drain(..).for_each(|(key, value)| file.put(key, value));
-            file.finish()?;
-            self.inner.rocks.ingest(family, &[path])?;
-        }
-        let mut batch = self.inner.rocks.batch();
-        self.rows.drain(..).for_each(|(key, value)| batch.put(keys::STATE, &key, &value));
-        self.inner.rocks.write(batch, true)?;
-        self.bytes = 0;
-        Ok(())
-    }
-
-    /// Brings the shard to life, once everything but entries is there.
-    fn start(&mut self) -> Result<Arc<Cell>, Error> {
-        if let Some(cell) = &self.cell {
-            return Ok(Arc::clone(cell));
-        }
-        self.ingest()?;
-        let meta = self.meta.ok_or_else(|| Error::corrupt("a snapshot lacks the shard's own row"))?;
-        let mut shard = self.inner.load(self.shard, meta)?;
-        let mut marks = self.inner.read_marks(&self.generations)?;
-        if !self
-            .generations
-            .iter()
-            .filter_map(|key| keys::parse_generation(key))
-            .all(|of| marks.has(self.shard, of))
-        {
-            return Err(Error::corrupt("windows of a snapshot cannot be read back"));
-        }
-        shard.marks = marks.live.remove(&self.shard).unwrap_or_default();
-        self.inner.log()?.control(Kind::Reset, self.shard, meta.base)?;
-        let cell = Cell::new(shard);
-        self.inner.shards.write().insert(self.shard, Arc::clone(&cell));
-        self.cell = Some(Arc::clone(&cell));
-        Ok(cell)
-    }
-
-    fn append(&mut self) -> Result<(), Error> {
-        self.start()?;
-        self.bytes = 0;
-        let entries = std::mem::take(&mut self.entries);
-        if entries.is_empty() { Ok(()) } else { self.inner.log()?.append_and_wait(entries) }
-    }
-
-    fn finish(&mut self, position: Position, epoch: Option<Epoch>) -> Result<(), Error> {
-        self.append()?;
-        let cell = self.start()?;
-        let reached = self.inner.log()?.position(self.shard);
-        if reached != position {
-            return Err(Error::corrupt(format!(
-                "a snapshot reaches entry {} of epoch {}, not {} of {}",
-                reached.seq, reached.epoch, position.seq, position.epoch
-            )));
-        }
-        let meta = {
-            let mut state = cell.state.write();
-            state.epoch = state.epoch.max(epoch.unwrap_or_default());
-            state.committed = state.committed.max(position.seq);
-            Meta { epoch: state.epoch, base: state.base, next_id: state.registry.next_id() }
-        };
-        let mut batch = self.inner.rocks.batch();
-        let (key, value) = meta_row(self.shard, meta);
-        batch.put(keys::STATE, &key, &value);
-        batch.delete(keys::STATE, &keys::row(self.shard, Row::Installing));
-        Ok(self.inner.rocks.write(batch, true)?)
-    }
-}
-
-/// An item with its key, its value and all its bytes.
-type Read<'a> = (Item, &'a [u8], &'a [u8], usize);
-
-/// The item at the start of a buffer and its length; `None` when it is not whole yet.
-fn next_item(buffer: &[u8]) -> Result<Option<Read<'_>>, Error> {
-    let input = &mut In::new(buffer);
-    let read = (|| -> Result<_, CodecError> { Ok((input.u8()?, input.bytes()?, input.bytes()?)) })();
-    match read {
-        Ok((number, key, value)) => {
-            let item =
-                Item::from_number(number).ok_or_else(|| Error::corrupt("a snapshot has an unknown item"))?;
-            Ok(Some((item, key, value, buffer.len() - input.rest().len())))
-        }
-        Err(CodecError::Truncated) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }

@@ -1,5 +1,5 @@
 //! What every role needs from the process around it: shutdown, logging, metrics, a bounded pool for blocking work, the
-//! memory bound, servers, health, and the collection of Tricord's own telemetry.
+//! memory bound, a bound on bytes per second, servers, health, and the collection of Tricord's own telemetry.
 //!
 //! It knows nothing of what a role does. Which settings exist is each role's business, and where telemetry goes is
 //! decided by the root package, which hands in an [`OwnTelemetrySink`].
@@ -16,6 +16,7 @@ mod seldom;
 mod server;
 mod shutdown;
 pub mod telemetry;
+mod throttle;
 
 pub use budget::{MemoryBudget, Reservation, machine_memory_bytes};
 pub use counted::Counted;
@@ -29,3 +30,4 @@ pub use seldom::Seldom;
 pub use server::{ServerLimits, bind, serve_grpc, serve_http, serve_with};
 pub use shutdown::Shutdown;
 pub use telemetry::OwnTelemetrySink;
+pub use throttle::Throttle;

@@ -33,6 +33,11 @@ pub trait DataNode: Send + Sync + 'static {
         &self,
         chunks: ResponseStream<pb::SnapshotChunk>,
     ) -> Result<pb::SnapshotResponse, Error>;
+    /// Gives a copy of a shard for a backup.
+    async fn backup(&self, request: pb::BackupRequest) -> Result<ResponseStream<pb::SnapshotChunk>, Error>;
+    /// Fills an empty shard from a backup.
+    async fn restore(&self, chunks: ResponseStream<pb::SnapshotChunk>)
+    -> Result<pb::SnapshotResponse, Error>;
     /// Runs a query fragment; the chunks' bytes put together are one encoded partial.
     async fn execute(&self, request: pb::ExecuteRequest) -> Result<ResponseStream<pb::ExecuteChunk>, Error>;
     /// Seals and writes out everything in memory.
@@ -106,6 +111,18 @@ impl DataNode for RemoteDataNode {
         Ok(self.client.clone().install_snapshot(UntilError(chunks)).await?.into_inner())
     }
 
+    async fn backup(&self, request: pb::BackupRequest) -> Result<ResponseStream<pb::SnapshotChunk>, Error> {
+        let stream = self.client.clone().backup(request).await?.into_inner();
+        Ok(stream.map(|chunk| chunk.map_err(Error::from)).boxed())
+    }
+
+    async fn restore(
+        &self,
+        chunks: ResponseStream<pb::SnapshotChunk>,
+    ) -> Result<pb::SnapshotResponse, Error> {
+        Ok(self.client.clone().restore(UntilError(chunks)).await?.into_inner())
+    }
+
     async fn execute(&self, request: pb::ExecuteRequest) -> Result<ResponseStream<pb::ExecuteChunk>, Error> {
         let timeout_ms = request.timeout_ms;
         let stream = self.client.clone().execute(with_timeout(request, timeout_ms)).await?.into_inner();
@@ -137,6 +154,7 @@ impl DataNodeServer {
 #[async_trait::async_trait]
 impl data_node_server::DataNode for DataNodeServer {
     type ExecuteStream = BoxStream<'static, Result<pb::ExecuteChunk, Status>>;
+    type BackupStream = BoxStream<'static, Result<pb::SnapshotChunk, Status>>;
 
     async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteResponse>, Status> {
         Ok(Response::new(self.0.write(request.into_inner()).await?))
@@ -169,6 +187,22 @@ impl data_node_server::DataNode for DataNodeServer {
     ) -> Result<Response<pb::SnapshotResponse>, Status> {
         let chunks = request.into_inner().map(|chunk| chunk.map_err(Error::from)).boxed();
         Ok(Response::new(self.0.install_snapshot(chunks).await?))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<pb::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let chunks = self.0.backup(request.into_inner()).await?;
+        Ok(Response::new(chunks.map(|chunk| chunk.map_err(Status::from)).boxed()))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<pb::SnapshotChunk>>,
+    ) -> Result<Response<pb::SnapshotResponse>, Status> {
+        let chunks = request.into_inner().map(|chunk| chunk.map_err(Error::from)).boxed();
+        Ok(Response::new(self.0.restore(chunks).await?))
     }
 
     async fn execute(

@@ -175,3 +175,43 @@ fn epochs_are_kept_and_never_go_back() {
     assert_eq!(node.store().position(ShardId(0)), Position { seq: Seq(1), epoch: Epoch(7) });
     assert!(matches!(node.store().store_epoch(ShardId(9), Epoch(1)), Err(Error::UnknownShard(_))));
 }
+
+#[test]
+fn a_backup_is_put_in_place_without_the_epochs_of_its_cluster() {
+    let (source, mut other) = (Node::new(), Node::new());
+    source.store().store_epoch(ShardId(1), Epoch(37)).unwrap();
+    fill(&source, 1, 0..20);
+    source.store().flush().unwrap();
+    fill(&source, 1, 20..30);
+    let (position, mut chunks) = source.store().snapshot(ShardId(1)).unwrap();
+    assert_eq!(position, Position { seq: Seq(30), epoch: Epoch(37) });
+    other.store().store_epoch(ShardId(1), Epoch(2)).unwrap();
+    other.store().install_backup(ShardId(1), position.seq, &mut chunks).unwrap();
+    drop(chunks);
+    let restored = Position { seq: Seq(30), epoch: Epoch(0) };
+    assert_eq!(other.store().committed(ShardId(1)), restored.seq);
+    for _ in 0..2 {
+        assert_eq!((other.all(), other.spans()), (source.all(), source.spans()));
+        assert_eq!(other.store().position(ShardId(1)), restored);
+        assert_eq!(other.store().stored_epoch(ShardId(1)), Epoch(2), "what this replica answered under");
+        other.reopen();
+    }
+    // It goes on under epochs of its own, and a replica that follows learns all labels.
+    fill(&source, 1, 30..33);
+    fill(&other, 1, 30..33);
+    let mut joiner = Node::new();
+    let (position, mut chunks) = other.store().snapshot(ShardId(1)).unwrap();
+    assert_eq!(position, Position { seq: Seq(33), epoch: Epoch(2) });
+    joiner.store().install(ShardId(1), position, &mut chunks).unwrap();
+    drop(chunks);
+    other.store().flush().unwrap();
+    for node in [&mut other, &mut joiner] {
+        node.reopen();
+        assert_eq!((node.all(), node.spans()), (source.all(), source.spans()));
+    }
+
+    // One that does not reach as far as it should leaves nothing.
+    let (position, mut chunks) = source.store().snapshot(ShardId(1)).unwrap();
+    assert!(joiner.store().install_backup(ShardId(1), position.seq.next(), &mut chunks).is_err());
+    assert!(!joiner.store().shards().contains(&ShardId(1)));
+}

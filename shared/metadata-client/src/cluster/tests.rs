@@ -154,6 +154,8 @@ silent! {
     replicate(dn::ReplicateRequest) -> dn::ReplicateResponse;
     beacon(dn::BeaconRequest) -> dn::BeaconResponse;
     install_snapshot(ResponseStream<dn::SnapshotChunk>) -> dn::SnapshotResponse;
+    backup(dn::BackupRequest) -> ResponseStream<dn::SnapshotChunk>;
+    restore(ResponseStream<dn::SnapshotChunk>) -> dn::SnapshotResponse;
     execute(dn::ExecuteRequest) -> ResponseStream<dn::ExecuteChunk>;
     flush(dn::FlushRequest) -> dn::FlushResponse;
     status(dn::NodeStatusRequest) -> dn::NodeStatusResponse;

@@ -1,4 +1,4 @@
-//! A bound on bytes per second, for all that share it: snapshots on their way, windows that are merged.
+//! A bound on bytes per second, for all that share it: snapshots on their way, windows that are merged, backups.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 const BURST: Duration = Duration::from_millis(250);
 
 /// The bound; work asks it for leave chunk by chunk.
-pub(crate) struct Throttle {
+#[derive(Debug)]
+pub struct Throttle {
     bytes_per_s: u64,
     /// When everything taken so far is paid for.
     paid: Mutex<Option<Instant>>,
@@ -16,12 +17,13 @@ pub(crate) struct Throttle {
 
 impl Throttle {
     /// So many bytes per second; 0 is without bound.
-    pub(crate) fn new(bytes_per_s: u64) -> Self {
+    #[must_use]
+    pub fn new(bytes_per_s: u64) -> Self {
         Self { bytes_per_s, paid: Mutex::new(None) }
     }
 
     /// Takes room for a chunk. Tells how long to wait before it.
-    pub(crate) fn take(&self, now: Instant, bytes: usize) -> Duration {
+    pub fn take(&self, now: Instant, bytes: usize) -> Duration {
         if self.bytes_per_s == 0 {
             return Duration::ZERO;
         }
