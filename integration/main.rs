@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a story that cannot go on ends here")]
 
+mod backup;
 mod check;
 mod debian_prometheus;
 mod deletes;

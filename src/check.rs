@@ -1,4 +1,4 @@
-//! `tricord check DIR`: looks at a data directory that no process has open, and says what is damaged.
+//! `tricord check DIR`: looks at a data directory that no process has open, or at a backup, and says what is damaged.
 
 use std::cell::Cell;
 use std::fs::{File, TryLockError};
@@ -12,7 +12,7 @@ use serde_json::json;
 use tricord_querier::{CheckProgress, CheckReport, Finding};
 use tricord_wire::ErrorKind;
 
-use crate::{banner, data_dir, table};
+use crate::{backup, banner, data_dir, table};
 
 /// How often long work tells how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
@@ -25,8 +25,15 @@ const FAILED: u8 = 2;
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let as_json = matches.get_flag("json");
     let Some(dir) = matches.get_one::<PathBuf>("dir") else { return ExitCode::from(FAILED) };
-    let said = look(dir).and_then(|report| {
-        let text = if as_json { as_machine(dir, &report)? } else { as_text(dir, &report) };
+    let looked = match backup::is_backup(dir) {
+        true => backup::look(dir),
+        false => look(dir).map(|report| {
+            let looked = what_was(&report);
+            (report, looked)
+        }),
+    };
+    let said = looked.and_then(|(report, looked)| {
+        let text = if as_json { as_machine(dir, &report)? } else { as_text(dir, &report, &looked) };
         table::print(&text)?;
         Ok(report.findings.is_empty())
     });
@@ -103,8 +110,23 @@ fn as_machine(dir: &Path, report: &CheckReport) -> Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(&all)?))
 }
 
-fn as_text(dir: &Path, report: &CheckReport) -> String {
+fn what_was(report: &CheckReport) -> String {
     let looked = report.looked;
+    format!(
+        "{} log segments with {} entries, {} shards with {} rows, and {} windows of shards with {} series, {} samples and \
+         {} spans",
+        looked.log_segments,
+        looked.log_entries,
+        looked.shards,
+        looked.rows,
+        looked.windows,
+        looked.series,
+        looked.samples,
+        looked.spans
+    )
+}
+
+fn as_text(dir: &Path, report: &CheckReport, looked: &str) -> String {
     let mut text = String::new();
     for Finding { place, what, lost, advice, .. } in &report.findings {
         text.push_str(&format!("{place}\n  damaged: {what}\n  lost:    {lost}\n  to do:   {advice}\n\n"));
@@ -117,18 +139,6 @@ fn as_text(dir: &Path, report: &CheckReport) -> String {
         1 => "1 finding".to_owned(),
         count => format!("{count} findings"),
     };
-    text.push_str(&format!(
-        "{}: {found}. Looked at {} log segments with {} entries, {} shards with {} rows, and {} windows of shards with {} \
-         series, {} samples and {} spans\n",
-        dir.display(),
-        looked.log_segments,
-        looked.log_entries,
-        looked.shards,
-        looked.rows,
-        looked.windows,
-        looked.series,
-        looked.samples,
-        looked.spans
-    ));
+    text.push_str(&format!("{}: {found}. Looked at {looked}\n", dir.display()));
     text
 }

@@ -31,6 +31,24 @@ Then send something and ask for it:
   echo 'hello{from=\"me\"} 42' | curl --data-binary @- http://127.0.0.1:7300/api/v1/import/prometheus
   curl 'http://127.0.0.1:7300/api/v1/query?query=hello'";
 
+const BACKUP_HELP: &str = "\
+Everything that was acknowledged before the command began is in the backup. A copy comes from one in-sync replica of each
+shard; a shard that none can give fails the backup, and is named. backup.json is written last: a directory without it is no
+whole backup. `tricord check DIR` reads one and says what is damaged. Settings are not in it: keep them yourself.
+
+Examples:
+  tricord cluster backup --into /backup/monday --metadata 10.0.0.1:7301,10.0.0.2:7301
+  tricord cluster backup --into /backup/monday                    a single process on this machine";
+
+const RESTORE_HELP: &str = "\
+The cluster must run, be empty, and have as many shards as the backup's; it may have other nodes and other numbers of
+copies. Nothing is changed before all files are read and found to be as they were written. Keep writers away, and start the
+processes with --own-telemetry=false, until it is done.
+
+Examples:
+  tricord cluster restore --from /backup/monday --metadata 10.0.0.1:7301
+  tricord cluster restore --from /backup/monday                   a single process on this machine";
+
 /// The roles that have a command of their own, with what they do.
 const ROLES: [(&str, &str); 5] = [
     ("all", "Runs all roles in one process (the default)"),
@@ -191,8 +209,35 @@ fn cluster(settings: &[Setting]) -> Command {
         let help = "The old member's id, from `cluster status`";
         Arg::new("member").value_name("MEMBER").required(true).value_parser(value_parser!(u64)).help(help)
     };
+    let backup = Command::new("backup")
+        .about("Copies all data of a cluster, or of a single process, into a directory while it runs")
+        .after_help(BACKUP_HELP);
+    let restore = Command::new("restore")
+        .about("Fills an empty cluster, or an empty single process, with a backup")
+        .after_help(RESTORE_HELP);
+    let bytes = |name: &'static str, least: u64, help: &'static str| {
+        let parser = value_parser!(u64).range(least..);
+        Arg::new(name).long(name).value_name("BYTES").value_parser(parser).help(help)
+    };
+    // Nodes do not wait for ever for the next piece of a restore.
+    let pace =
+        |least| bytes("max-bytes-per-s", least, "Read or send no more per second [default: without bound]");
+    let directory = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("DIR")
+            .required(true)
+            .value_parser(value_parser!(PathBuf))
+            .help(help)
+    };
+    let partial =
+        |help: &'static str| Arg::new("partial").long("partial").action(ArgAction::SetTrue).help(help);
+    let wait = || {
+        let help = "How long to wait until enough copies are made [default: for ever]";
+        Arg::new("wait-s").long("wait-s").value_name("SECONDS").value_parser(value_parser!(u64)).help(help)
+    };
     Command::new("cluster")
-        .about("Births, shows and changes a cluster")
+        .about("Births, shows, changes, backs up and restores a cluster")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
@@ -202,6 +247,25 @@ fn cluster(settings: &[Setting]) -> Command {
                 .arg(json()),
         )
         .subcommand(with(status, &["metadata"]).arg(timeout()).arg(json()))
+        .subcommand(
+            with(backup, &["metadata", "rpc_listen"])
+                .arg(directory("into", "An empty or new directory for the backup"))
+                .arg(partial("Leave shards out that no replica can give, instead of failing"))
+                .arg(pace(1))
+                .arg(
+                    bytes("part-bytes", 65_536, "Begin another file of a shard after so many bytes")
+                        .default_value("1073741824"),
+                )
+                .arg(timeout()),
+        )
+        .subcommand(
+            with(restore, &["metadata", "rpc_listen"])
+                .arg(directory("from", "The directory of the backup"))
+                .arg(partial("Restore a backup that lacks shards"))
+                .arg(pace(131_072))
+                .arg(wait())
+                .arg(timeout()),
+        )
         .subcommand(with(join, &["metadata"]).arg(address()).arg(timeout()))
         .subcommand(with(remove, &["metadata"]).arg(member()).arg(timeout()))
         .subcommand(with(replace, &["metadata"]).arg(member()).arg(address()).arg(timeout()))
@@ -240,13 +304,13 @@ fn cluster(settings: &[Setting]) -> Command {
 
 fn check() -> Command {
     Command::new("check")
-        .about("Looks at all that a data node has stored, while it is stopped, and says what is damaged")
+        .about("Looks at all that a data node has stored, while it is stopped, or at a backup, and says what is damaged")
         .arg(
             Arg::new("dir")
                 .value_name("DIR")
                 .required(true)
                 .value_parser(value_parser!(PathBuf))
-                .help("The data directory (--data-dir)"),
+                .help("The data directory (--data-dir), or the directory of a backup"),
         )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("For machines"))
         .after_help(

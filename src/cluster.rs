@@ -15,7 +15,7 @@ use tricord_wire::ErrorKind;
 use tricord_wire::proto::metadata as pb;
 
 use crate::settings::Settings;
-use crate::table;
+use crate::{backup, table};
 
 /// How long a member may take to take a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -38,6 +38,8 @@ pub(crate) async fn run(matches: &ArgMatches, settings: &Settings) -> Result<()>
         "join" => members::join(&cluster, limit, matches).await,
         "remove" => members::remove(&cluster, limit, matches).await,
         "replace" => members::replace(&cluster, limit, matches).await,
+        "backup" => backup::backup(&cluster, limit, matches).await,
+        "restore" => backup::restore(&cluster, limit, matches).await,
         _ => drain(&cluster, limit, matches).await,
     }
 }

@@ -1,6 +1,7 @@
 //! The `tricord` program: reads the command line and the settings, starts a role or all of them, and ends on a signal.
 //! This package alone reads files and the environment, and alone knows all roles.
 
+mod backup;
 mod banner;
 mod check;
 mod cli;

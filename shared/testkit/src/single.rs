@@ -91,6 +91,12 @@ impl Single {
         &self.ports[2]
     }
 
+    /// `host:port` for other roles and for `tricord cluster`.
+    #[must_use]
+    pub fn rpc(&self) -> &str {
+        &self.ports[3]
+    }
+
     /// A client for its HTTP listener.
     #[must_use]
     pub fn client(&self) -> Client {
