@@ -32,22 +32,22 @@ Then send something and ask for it:
   curl 'http://127.0.0.1:7300/api/v1/query?query=hello'";
 
 const BACKUP_HELP: &str = "\
-Everything that was acknowledged before the command began is in the backup. A copy comes from one in-sync replica of each
-shard; a shard that none can give fails the backup, and is named. backup.json is written last: a directory without it is no
-whole backup. `tricord check DIR` reads one and says what is damaged. Settings are not in it: keep them yourself.
+Everything that was acknowledged before the command began is in the backup. A copy comes from one in-sync replica of each \
+shard; a shard that none can give fails the backup, and is named. backup.json is written last: a directory without it is \
+no whole backup. `tricord check DIR` reads one and says what is damaged. Settings are not in it: keep them yourself.
 
 Examples:
   tricord cluster backup --into /backup/monday --metadata 10.0.0.1:7301,10.0.0.2:7301
-  tricord cluster backup --into /backup/monday                    a single process on this machine";
+  tricord cluster backup --into /backup/monday        (of a single process on this machine)";
 
 const RESTORE_HELP: &str = "\
-The cluster must run, be empty, and have as many shards as the backup's; it may have other nodes and other numbers of
-copies. Nothing is changed before all files are read and found to be as they were written. Keep writers away, and start the
-processes with --own-telemetry=false, until it is done.
+The cluster must run, be empty, and have as many shards as that of the backup; it may have other nodes and other numbers \
+of copies. Nothing is changed before all files are read and found to be as they were written. Keep writers away, and start \
+the processes with --own-telemetry=false, until it is done.
 
 Examples:
   tricord cluster restore --from /backup/monday --metadata 10.0.0.1:7301
-  tricord cluster restore --from /backup/monday                   a single process on this machine";
+  tricord cluster restore --from /backup/monday       (into a single process on this machine)";
 
 /// The roles that have a command of their own, with what they do.
 const ROLES: [(&str, &str); 5] = [

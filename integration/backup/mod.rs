@@ -223,3 +223,43 @@ fn check(dir: &Path) -> Command {
     command.arg("check").arg(dir);
     command
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_shard_fails_the_backup_or_is_left_out() -> Result<()> {
+    let mut single = Single::builder(BINARY).flags(["--shards=4"]).start().await?;
+    let one = |n: usize| {
+        let series = RemoteSeries::new("load", &[("job", "load"), ("instance", &n.to_string())]);
+        (0..50).fold(series, |series, at| series.at(now_ms() - 60_000 + at * 1_000, (n * 7919) as f64 / 3.0))
+    };
+    single.client().remote_write(&(0..400).map(one).collect::<Vec<_>>()).await?;
+    ensure!(single.terminate().await?.success(), "{}", single.log());
+    let rocks = single.data_dir().join("store/rocks");
+    let files = std::fs::read_dir(rocks)?.collect::<std::io::Result<Vec<_>>>()?;
+    let sorted =
+        files.iter().map(std::fs::DirEntry::path).filter(|path| path.extension().is_some_and(|e| e == "sst"));
+    let largest =
+        sorted.max_by_key(|path| path.metadata().map_or(0, |of| of.len())).context("a sorted file")?;
+    let mut bytes = std::fs::read(&largest)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&largest, bytes)?;
+    single.restart().await?;
+
+    let dir = tempfile::tempdir()?;
+    let (failed, partial) = (dir.path().join("failed"), dir.path().join("partial"));
+    let output = run(command("backup", single.rpc(), "--into", &failed, &[])).await?;
+    let told = text(&output);
+    ensure!(!output.status.success() && told.contains("cannot be copied: node 1"), "{told}");
+    ensure!(!failed.join("backup.json").exists(), "{told}");
+    let told = backup(single.rpc(), &partial, &["--partial"]).await?;
+    ensure!(told.contains("is left out") && told.contains("without the shards"), "{told}");
+
+    let empty = Single::builder(BINARY).flags(["--shards=4"]).start().await?;
+    let refused = refused(empty.rpc(), &partial).await?;
+    ensure!(refused.contains("lacks the shards"), "{refused}");
+    let output = run(command("restore", empty.rpc(), "--from", &partial, &["--partial"])).await?;
+    ensure!(output.status.success(), "{}", text(&output));
+    let there = empty.client().value("count(load)", None).await?;
+    ensure!(0.0 < there && there < 400.0, "{there} of 400 series");
+    Ok(())
+}
