@@ -12,7 +12,7 @@ use crate::proc;
 use crate::server::{Kind, Server};
 
 /// Connections that send at the same time.
-const CONNECTIONS: usize = 4;
+pub(crate) const CONNECTIONS: usize = 4;
 /// Scrapes after which the connections wait for each other: a server need not take what is hours apart.
 const TICKS_TOGETHER: i64 = 60;
 
@@ -61,14 +61,22 @@ fn requests(scenario: Scenario, wire: Wire, start_ms: i64) -> Result<Vec<Vec<Vec
 
 /// What was acknowledged.
 #[derive(Default)]
-struct Acked {
-    samples: u64,
+pub(crate) struct Acked {
+    pub(crate) samples: u64,
     /// How long each request took.
     taken: Vec<Duration>,
 }
 
 /// Sends one stretch over all connections.
-async fn send(server: &Server, wire: Wire, stretch: Vec<Vec<Request>>, acked: &mut Acked) -> Result<()> {
+///
+/// # Errors
+/// When a request is not acknowledged.
+pub(crate) async fn send(
+    server: &Server,
+    wire: Wire,
+    stretch: Vec<Vec<Request>>,
+    acked: &mut Acked,
+) -> Result<()> {
     let mut connections = JoinSet::new();
     let client = server.writer(wire);
     for requests in stretch {

@@ -169,7 +169,7 @@ impl Batch {
 
 /// Appends a series with one sample to a write request. Its labels are encoded already: fields of a message may simply
 /// follow each other.
-fn push(request: &mut Vec<u8>, labels: &[u8], t_ms: i64, value: f64) {
+pub(crate) fn push(request: &mut Vec<u8>, labels: &[u8], t_ms: i64, value: f64) {
     let samples = vec![prompb::Sample::new(t_ms, value)];
     let rest = prompb::TimeSeries { samples, ..prompb::TimeSeries::default() }.encode_to_vec();
     encode_key(1, WireType::LengthDelimited, request);

@@ -3,7 +3,9 @@
 
 mod fleet;
 mod ingest;
+mod lists;
 mod load;
+mod pods;
 mod proc;
 mod queries;
 mod report;
@@ -46,11 +48,12 @@ fn command() -> Command {
         .arg(path("tricord", "the binary to measure"))
         .arg(path("dir", "where data and results go; folders of servers in it are replaced"))
         .arg(list("servers", "tricord,victoria-metrics,prometheus", "which servers, by turns"))
-        .arg(list("parts", "ingest,query,cold,month,million", "what is measured"))
+        .arg(list("parts", "ingest,query,cold,month,million,lists", "what is measured"))
         .arg(list("scenarios", "A,B", "loads of part ingest"))
         .arg(list("wires", "v1,v2,otlp", "how they are sent; the peers take v1 only"))
         .arg(count("rounds", "5", "rounds of writing per server"))
         .arg(count("asks", "11", "questions per query and server"))
+        .arg(count("series", "1000000", "series of the day of part lists"))
 }
 
 fn main() -> Result<()> {
@@ -98,7 +101,8 @@ async fn run(matches: &ArgMatches) -> Result<()> {
             "cold" => bench.query(Scenario::A, true).await?,
             "month" => bench.query(Scenario::MONTH, false).await?,
             "million" => bench.million().await?,
-            other => bail!("no part named {other}: ingest, query, cold, month or million"),
+            "lists" => bench.lists(number("series")).await?,
+            other => bail!("no part named {other}: ingest, query, cold, month, million or lists"),
         };
         print(&format!("\n{text}\n"));
     }
@@ -219,6 +223,31 @@ impl Bench {
             std::fs::remove_dir_all(self.data(kind, scenario))?;
         }
         Ok(format!("{}\n{}", report::writing(&rounds), report::restarts(&restarts)))
+    }
+
+    /// Lists over a day of very many series.
+    async fn lists(&mut self, series: usize) -> Result<String> {
+        let start_ms = self.start_ms - lists::span_ms();
+        let questions = lists::questions(series, start_ms);
+        let (mut days, mut all) = (Vec::new(), Vec::new());
+        for kind in self.servers.clone() {
+            wait_for_quiet().await;
+            let data = self.dir.join(format!("{}-lists", kind.name()));
+            let (server, day) = lists::write(kind, &self.tricord, &data, series, start_ms).await?;
+            say(&format!("{}: a day of {} series is written", day.server, day.series));
+            self.note(&day)?;
+            days.push(day);
+            for query in &questions {
+                let asked = lists::ask(&server, query, self.asks).await?;
+                asked.iter().try_for_each(|asked| self.note(asked))?;
+                all.extend(asked);
+            }
+            server.stop().await?;
+        }
+        // The servers' answers to a question stand beside each other.
+        let place = |name: &str| questions.iter().position(|query| query.name == name);
+        all.sort_by_key(|asked| place(asked.query));
+        Ok(report::lists(&days, &all))
     }
 
     /// Keeps what was measured.

@@ -35,7 +35,7 @@ pub(crate) fn machine_s() -> f64 {
 /// Memory of a process, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
-    /// The most that was resident at any time.
+    /// The most that was resident at any time, files that are mapped among it.
     pub(crate) highest: u64,
     /// Resident, and not of a file.
     pub(crate) anonymous: u64,
@@ -54,6 +54,14 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
         kib.unwrap_or_default() * 1024
     };
     Ok(Memory { highest: bytes("VmHWM:"), anonymous: bytes("RssAnon:") })
+}
+
+/// Lets the highest memory of a process begin anew at what it has now.
+///
+/// # Errors
+/// When it is gone, or another user's.
+pub(crate) fn forget_highest(pid: u32) -> Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("cannot reset the highest memory of the server")
 }
 
 /// Visits all files below a folder; a file that has gone meanwhile is passed over.

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use serde_json::Value;
 use tricord_testkit::Client;
 
 use crate::load::Scenario;
@@ -23,8 +22,8 @@ const COLD: usize = 3;
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
     pub(crate) name: &'static str,
-    path: &'static str,
-    parameters: Vec<(&'static str, String)>,
+    pub(crate) path: &'static str,
+    pub(crate) parameters: Vec<(&'static str, String)>,
 }
 
 /// What a query took on a server.
@@ -121,8 +120,15 @@ pub(crate) fn of(scenario: Scenario, start_ms: i64) -> Vec<Query> {
     ]
 }
 
+/// Where answers have their list.
+const LISTS: [&str; 5] =
+    ["/data/result", "/data", "/data/seriesCountByMetricName", "/cardinality", "/labels"];
+
 /// Asks once; answers the milliseconds and how many items came.
-async fn ask(client: &Client, kind: Kind, query: &Query) -> Result<(f64, usize)> {
+///
+/// # Errors
+/// When there is no answer, or one with nothing in it.
+pub(crate) async fn ask(client: &Client, kind: Kind, query: &Query) -> Result<(f64, usize)> {
     let mut parameters: Vec<(&str, &str)> =
         query.parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
     parameters.extend(kind.uncached());
@@ -130,7 +136,7 @@ async fn ask(client: &Client, kind: Kind, query: &Query) -> Result<(f64, usize)>
     let answer = client.get(query.path, &parameters).await?.success()?;
     let taken = started.elapsed().as_secs_f64() * 1e3;
     let data = answer.json()?;
-    let list = data.pointer("/data/result").or_else(|| data.get("data")).and_then(Value::as_array);
+    let list = LISTS.iter().find_map(|path| data.pointer(path)?.as_array());
     let items = list.with_context(|| format!("an answer without a list: {}", answer.text()))?.len();
     if items == 0 {
         bail!("{} answers nothing to {}", kind.name(), query.name);

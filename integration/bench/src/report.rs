@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::ingest::Round;
+use crate::lists::{Asked, Day};
 use crate::queries::Timing;
 use crate::restart::Restart;
 use crate::server::Kind;
@@ -137,6 +138,50 @@ pub(crate) fn restarts(restarts: &[Restart]) -> String {
             number(Some(restart.ready_s)),
             number(Some(memory))
         );
+    }
+    out
+}
+
+/// Lists over a day of very many series: for each server the items, the first time, the median, and memory.
+pub(crate) fn lists(days: &[Day], asked: &[Asked]) -> String {
+    let mib = |bytes: u64| number(Some(bytes as f64 / 1_048_576.0));
+    let mut out = format!(
+        "| a day | series | samples | CPU-s | memory high MiB | anonymous then MiB | disk MiB |\n|{}\n",
+        "---|".repeat(7)
+    );
+    for day in days {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            day.server,
+            day.series,
+            day.samples,
+            number(Some(day.cpu_s)),
+            mib(day.highest_memory_bytes),
+            mib(day.anonymous_bytes),
+            mib(day.disk_bytes)
+        );
+    }
+    out.push_str("\n| list |");
+    for day in days {
+        let _ = write!(out, " {} items | first ms | ms | memory +MiB |", day.server);
+    }
+    let _ = writeln!(out, "\n|{}", "---|".repeat(1 + 4 * days.len()));
+    let mut names: Vec<&str> = asked.iter().map(|asked| asked.query).collect();
+    names.dedup();
+    for name in names {
+        let _ = write!(out, "| {name} |");
+        for day in days {
+            match asked.iter().find(|asked| (asked.query, asked.server) == (name, day.server)) {
+                None => out.push_str(" – | – | – | – |"),
+                Some(one) => {
+                    let (first, warm) = (number(Some(one.first_ms)), median(one.wall_ms.iter().copied()));
+                    let grew = mib(one.grew_bytes);
+                    let _ = write!(out, " {} | {first} | {} | {grew} |", one.items, number(warm));
+                }
+            }
+        }
+        out.push('\n');
     }
     out
 }

@@ -10,6 +10,9 @@ use tricord_testkit::{Client, Process, START_LIMIT, eventually, free_base_port};
 use crate::load::Wire;
 use crate::proc;
 
+/// How long putting data in order may take.
+const SETTLE_LIMIT: Duration = Duration::from_secs(600);
+
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -146,7 +149,7 @@ impl Server {
     /// # Errors
     /// When the server refuses.
     pub(crate) async fn settle(&self) -> Result<u64> {
-        let client = self.client();
+        let client = self.client().within(SETTLE_LIMIT);
         match self.kind {
             Kind::Tricord => {
                 client.post("/api/v1/admin/flush", &[], vec![]).await?.success()?;
@@ -156,7 +159,7 @@ impl Server {
             Kind::Victoria => {
                 client.get("/internal/force_flush", &[]).await?.success()?;
                 client.get("/internal/force_merge", &[]).await?.success()?;
-                eventually(Duration::from_secs(300), || async {
+                eventually(SETTLE_LIMIT, || async {
                     let metrics = client.get("/metrics", &[]).await?.success()?.text();
                     let active = |line: &&str| line.starts_with("vm_active_") && !line.ends_with(" 0");
                     match metrics.lines().find(active) {

@@ -73,6 +73,13 @@ impl Client {
         self
     }
 
+    /// The same for requests that may take so long.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.http = reqwest::Client::builder().timeout(limit).build().unwrap_or_default();
+        self
+    }
+
     /// The URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
