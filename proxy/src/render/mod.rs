@@ -8,4 +8,4 @@ mod value;
 
 pub use explain::{Explained, explain_text};
 pub use json::{Envelope, error_envelope};
-pub use value::{ResultShape, exemplars_json, labels_json, metadata_json, write_result};
+pub use value::{ResultShape, exemplars_json, labels_json, metadata_json, texts_json, write_result};

@@ -191,6 +191,14 @@ pub fn labels_json(series: &[Labels]) -> Vec<u8> {
     out
 }
 
+/// A list of texts, as of names and values of labels.
+#[must_use]
+pub fn texts_json(texts: &[String]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(texts.iter().map(|text| text.len() + 3).sum::<usize>() + 2);
+    write_list(&mut out, texts, |out, text| write_string(out, text));
+    out
+}
+
 /// The data of `query_exemplars`.
 #[must_use]
 pub fn exemplars_json(series: &[(Labels, Vec<Exemplar>)]) -> Vec<u8> {

@@ -29,6 +29,7 @@ fn over(
     fragment: &Fragment,
     prepared: Option<&Prepared>,
     budget: &Budget,
+    reached: &labels::Reached,
     cancelled: &Arc<AtomicBool>,
 ) -> Result<Partial, Error> {
     let limits = fragment.limits;
@@ -38,9 +39,9 @@ fn over(
             None => Err(invalid("the fragment was not prepared")),
         },
         FragmentBody::Raw(query) => promql::raw(reader, query, budget),
-        FragmentBody::LabelNames(query) => labels::names(reader, query, limits),
-        FragmentBody::LabelValues { name, query } => labels::values(reader, name, query, limits),
-        FragmentBody::Series(query) => labels::series(reader, query, limits),
+        FragmentBody::LabelNames(query) => labels::names(reader, query, limits, reached),
+        FragmentBody::LabelValues { name, query } => labels::values(reader, name, query, limits, reached),
+        FragmentBody::Series(query) => labels::series(reader, query, limits, reached),
         FragmentBody::Exemplars(query) => labels::exemplars(reader, query, limits),
         FragmentBody::Metadata { family, limit } => labels::metadata(reader, family, *limit),
         FragmentBody::Cardinality { top } => labels::cardinality(reader, *top),

@@ -43,6 +43,7 @@ pub(crate) struct Task {
     batches: Vec<Vec<ShardId>>,
     next: AtomicUsize,
     budget: Budget,
+    reached: labels::Reached,
     cancelled: Arc<AtomicBool>,
     done: Mutex<Option<Joined>>,
 }
@@ -70,7 +71,8 @@ impl Task {
         let batches = batches.map(<[ShardId]>::to_vec).collect();
         let budget = Budget::new(fragment.limits);
         let (next, done) = (AtomicUsize::new(0), Mutex::new(None));
-        Ok(Self { store, tenant, fragment, prepared, batches, next, budget, cancelled, done })
+        let reached = labels::Reached::default();
+        Ok(Self { store, tenant, fragment, prepared, batches, next, budget, reached, cancelled, done })
     }
 
     /// How many threads it can use.
@@ -107,6 +109,9 @@ impl Task {
                 Some(joined) => joined.with(partial)?,
                 None => Joined::of(&self.fragment, partial),
             });
+            if let Some(Joined { body: Body::Other(body), .. }) = &mut joined {
+                self.reached.fold(&self.fragment, body)?;
+            }
             let left = self.batches.iter().skip(at + 1).map(Vec::len).sum::<usize>();
             let (took, computed) = clock.read();
             if took * left as u32 > WORTH_HELP * shards.len().max(1) as u32 {
@@ -132,7 +137,8 @@ impl Task {
     fn batch(&self, shards: &[ShardId]) -> Result<Partial, Error> {
         let reader = self.store.reader(shards, &self.tenant, self.fragment.horizon_ms);
         let reader = reader.with_cancel(Arc::clone(&self.cancelled));
-        super::over(&reader, &self.fragment, self.prepared.as_ref(), &self.budget, &self.cancelled)
+        let (prepared, reached) = (self.prepared.as_ref(), &self.reached);
+        super::over(&reader, &self.fragment, prepared, &self.budget, reached, &self.cancelled)
     }
 
     /// The answer, once all threads are done without an error.
@@ -143,7 +149,7 @@ impl Task {
         let joined = self.done.lock().take();
         let lost = || Error::new(tricord_wire::ErrorKind::Internal, "a fragment ended without an answer");
         let mut partial = joined.ok_or_else(lost)?.finish();
-        labels::cut_again(&self.fragment, &mut partial)?;
+        labels::cut(&self.fragment, &mut partial)?;
         Ok(partial)
     }
 }

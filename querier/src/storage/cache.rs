@@ -8,19 +8,26 @@ use std::sync::{Arc, LazyLock};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 use tricord_model::Labels;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::block::values::Block;
 
+/// Where the values of a series are in a generation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) block: u32,
+    pub(crate) slot: u32,
+}
+
 /// A series that a query chose in a generation.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) fingerprint: u128,
     pub(crate) labels: Labels,
-    pub(crate) block: u32,
-    pub(crate) slot: u32,
+    pub(crate) place: Place,
 }
 
 /// Times of samples, in the columns of a block.
@@ -32,6 +39,7 @@ enum Item {
     Times(Arc<Times>),
     Rows(Arc<Vec<Row>>),
     Texts(Arc<Vec<String>>),
+    Places(Arc<RoaringBitmap>),
 }
 
 /// What an item costs beside its content, in bytes.
@@ -52,6 +60,7 @@ impl Weighter<u128, Item> for Bytes {
                 Item::Times(columns) => columns.iter().map(|column| 24 + column.len() as u64 * 8).sum(),
                 Item::Rows(rows) => rows.len() as u64 * ROW_BYTES,
                 Item::Texts(texts) => texts.iter().map(|text| 24 + text.len() as u64).sum(),
+                Item::Places(places) => places.serialized_size() as u64,
             }
     }
 }
@@ -70,6 +79,7 @@ pub(crate) enum Kind {
     Times = 2,
     Rows = 3,
     Texts = 4,
+    Places = 5,
 }
 
 /// Puts a key together.
@@ -147,6 +157,17 @@ impl ReadCache {
         self.get(key, read, found, Item::Times)
     }
 
+    /// How many series of a generation may be kept with their labels.
+    pub(crate) fn most_rows(&self) -> u64 {
+        // Tests have few.
+        if cfg!(test) { 3 } else { self.largest / ROW_BYTES }
+    }
+
+    /// The series of a generation that satisfy some matchers, where they are kept.
+    pub(crate) fn known_rows(&self, key: u128) -> Option<Arc<Vec<Row>>> {
+        self.items.get(&key).and_then(|item| if let Item::Rows(rows) = item { Some(rows) } else { None })
+    }
+
     /// The series of a generation that satisfy some matchers.
     pub(crate) fn rows<E>(
         &self,
@@ -155,6 +176,16 @@ impl ReadCache {
     ) -> Result<Arc<Vec<Row>>, E> {
         let found = |item| if let Item::Rows(rows) = item { Some(rows) } else { None };
         self.get(key, read, found, Item::Rows)
+    }
+
+    /// The places of the series of a generation that satisfy some matchers.
+    pub(crate) fn places<E>(
+        &self,
+        key: u128,
+        read: impl FnOnce() -> Result<RoaringBitmap, E>,
+    ) -> Result<Arc<RoaringBitmap>, E> {
+        let found = |item| if let Item::Places(places) = item { Some(places) } else { None };
+        self.get(key, read, found, Item::Places)
     }
 
     /// Names or values of labels.

@@ -10,7 +10,7 @@ use tricord_rocks::{Pinned, Rocks, Visit};
 
 use super::Error;
 use super::block::{postings, spans, times, unpack, values};
-use super::cache::{Key, Kind, ReadCache, Row, Times};
+use super::cache::{Key, Kind, Place, ReadCache, Row, Times};
 use super::damage::{Damages, time};
 use super::flush::encode::{SERIES_PER_INDEX_BLOCK, VERSION};
 use super::head::Mark;
@@ -48,24 +48,47 @@ pub(crate) struct Disk<'a> {
     bytes: &'a AtomicU64,
 }
 
+/// The series that matchers choose in a generation.
+pub(crate) enum Chosen {
+    /// With their labels.
+    Rows(Arc<Vec<Row>>),
+    /// Their places in the generation.
+    Many(Arc<RoaringBitmap>),
+}
+
 /// A series in the index: its labels, and where its values are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found<'b> {
-    block: u32,
-    slot: u32,
+    pub(crate) place: Place,
     /// As [`Labels::encode`] wrote them.
     labels: &'b [u8],
 }
 
 impl Found<'_> {
+    /// Visits the pairs of name and value, without keeping anything.
+    pub(crate) fn pairs(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), Error> {
+        let input = &mut In::new(self.labels);
+        for _ in 0..input.count(2)? {
+            visit(input.str()?, input.str()?);
+        }
+        Ok(())
+    }
+
     pub(crate) fn labels(&self) -> Result<Labels, Error> {
         Ok(Labels::decode(&mut In::new(self.labels))?)
+    }
+
+    /// With its labels, which are read where nobody knows them by their fingerprint.
+    pub(crate) fn row_with(&self, known: &mut dyn FnMut(u128) -> Option<Labels>) -> Result<Row, Error> {
+        let fingerprint = Labels::fingerprint_of_encoded(self.labels);
+        let labels = known(fingerprint).map_or_else(|| self.labels(), Ok)?;
+        Ok(Row { fingerprint, labels, place: self.place })
     }
 
     /// With its labels read.
     pub(crate) fn row(&self, labels: Labels) -> Row {
         let fingerprint = Labels::fingerprint_of_encoded(self.labels);
-        Row { fingerprint, labels, block: self.block, slot: self.slot }
+        Row { fingerprint, labels, place: self.place }
     }
 }
 
@@ -160,30 +183,45 @@ impl<'a> Disk<'a> {
     }
 
     /// The series that satisfy all matchers, sorted by place. `known` gives labels that are in memory already, by their
-    /// fingerprint.
+    /// fingerprint. Of more series than are kept the labels are not read, as most may have nothing in the time asked for.
     pub(crate) fn rows(
         &self,
         matchers: &[Matcher],
         mut known: impl FnMut(u128) -> Option<Labels>,
-    ) -> Result<Arc<Vec<Row>>, Error> {
-        let mut key = self.key(Kind::Rows);
+    ) -> Result<Chosen, Error> {
+        let key = self.chosen(Kind::Rows, matchers);
+        if let Some(rows) = self.cache.known_rows(key) {
+            return Ok(Chosen::Rows(rows));
+        }
+        let places = self.places(matchers)?;
+        if places.len() > self.cache.most_rows() {
+            return Ok(Chosen::Many(places));
+        }
+        let rows = self.cache.rows(key, || {
+            let mut rows = Vec::with_capacity(places.len() as usize);
+            self.series(&places, &mut |_, found| {
+                rows.push(found.row_with(&mut known)?);
+                Ok(())
+            })?;
+            Ok(rows)
+        });
+        rows.map(Chosen::Rows)
+    }
+
+    /// The places of the series that satisfy all matchers, as [`Disk::select`] finds them, from the cache where they are
+    /// there.
+    pub(crate) fn places(&self, matchers: &[Matcher]) -> Result<Arc<RoaringBitmap>, Error> {
+        self.cache.places(self.chosen(Kind::Places, matchers), || self.select(matchers))
+    }
+
+    /// The key of what is kept of the series that matchers choose.
+    fn chosen(&self, kind: Kind, matchers: &[Matcher]) -> u128 {
+        let mut key = self.key(kind);
         for matcher in matchers {
             key.bytes(matcher.name.as_bytes()).bytes(matcher.op.as_str().as_bytes());
             key.bytes(matcher.value.as_bytes());
         }
-        self.cache.rows(key.finish(), || {
-            let ids = self.select(matchers)?;
-            let mut rows = Vec::with_capacity(ids.len() as usize);
-            self.series(&ids, &mut |_, found| {
-                let labels = match known(Labels::fingerprint_of_encoded(found.labels)) {
-                    Some(labels) => labels,
-                    None => found.labels()?,
-                };
-                rows.push(found.row(labels));
-                Ok(())
-            })?;
-            Ok(rows)
-        })
+        key.finish()
     }
 
     fn get(&self, family: &str, key: &[u8]) -> Result<Option<Pinned<'a>>, Error> {
@@ -277,6 +315,23 @@ impl<'a> Disk<'a> {
         })
     }
 
+    /// Visits the names of labels, sorted, until the visitor answers `false`. Their values are passed over.
+    pub(crate) fn names(&self, visit: &mut dyn FnMut(&str) -> Result<bool, Error>) -> Result<(), Error> {
+        let prefix = keys::section(&self.prefix, Section::Postings);
+        let mut cursor =
+            self.told(self.rocks.cursor(keys::INDEX, &prefix, &keys::after(&prefix)).map_err(Error::from))?;
+        while let Some((key, _)) = cursor.item() {
+            let pair = keys::parse_label(key.get(prefix.len()..).unwrap_or_default());
+            let pair = pair.ok_or_else(|| Error::corrupt("a key of the index is malformed"));
+            let (name, _) = self.told(pair)?;
+            if !visit(&name)? {
+                return Ok(());
+            }
+            cursor.seek(&keys::after(&keys::label_name(&self.prefix, &name)));
+        }
+        self.told(cursor.status().map_err(Error::from))
+    }
+
     /// Visits series by ascending place.
     pub(crate) fn series(
         &self,
@@ -299,6 +354,12 @@ impl<'a> Disk<'a> {
     /// A block of series, and the series at one of its places.
     pub(crate) fn series_block(&self, number: u32) -> Result<Pinned<'a>, Error> {
         self.block(keys::INDEX, Section::Series, number)
+    }
+
+    /// The labels of the series at a place, out of its block.
+    pub(crate) fn labels_in(&self, block: &[u8], place: u32) -> Result<Labels, Error> {
+        let found = series_in(block, (place % SERIES_PER_INDEX_BLOCK) as usize);
+        self.told(found.and_then(|found| found.labels()))
     }
 
     /// Visits the exemplars of series by ascending place.
@@ -414,5 +475,6 @@ pub(crate) fn series_in(block: &[u8], at: usize) -> Result<Found<'_>, Error> {
     let from = offset(at).ok_or_else(damaged)?;
     let to = offset(at + 1).unwrap_or(body.len());
     let input = &mut In::new(body.get(from..to).ok_or_else(damaged)?);
-    Ok(Found { block: input.u32()?, slot: input.u32()?, labels: input.rest() })
+    let place = Place { block: input.u32()?, slot: input.u32()? };
+    Ok(Found { place, labels: input.rest() })
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tricord_model::{Seq, ShardId};
 
 use super::head::Mark;
+use super::head::idle::Idle;
 use super::store::Inner;
 use super::{Error, FlushReport, Store, keys};
 
@@ -15,6 +16,10 @@ const MIN_OPEN_MS: i64 = 5 * 60_000;
 const HIGH_PERCENT: u64 = 60;
 /// … until this share is left.
 const LOW_PERCENT: u64 = 40;
+/// How often idle series are looked for in a shard.
+const LOOK_FOR_IDLE_MS: i64 = 10_000;
+/// How long nobody has written to a series that counts as idle where memory is short: longer than between most scrapes.
+const SHORT_IDLE_MS: i64 = 2 * 60_000;
 
 impl Store {
     /// Seals windows that are over, or that must go to make room; writes them out; drops what is past retention; trims
@@ -175,16 +180,24 @@ impl Inner {
         Ok(())
     }
 
-    /// Finds series that nobody writes to and that are written out, for the primary to forget.
+    /// Finds series that nobody writes to and that are written out, for the primary to forget. Where the data itself has
+    /// moved on by as much as the clock would have to, they go at once: what is written faster than time passes must not
+    /// pile up. Where memory is short, those that are not in use go.
     fn find_idle(&self, now_ms: i64) {
-        let idle_before = now_ms.saturating_sub(2 * self.config.window_ms);
+        let idle_ms = 2 * self.config.window_ms;
+        let is_short = self.memory() >= self.config.memory_limit_bytes / 100 * HIGH_PERCENT;
+        let used_before_ms = now_ms.saturating_sub(if is_short { SHORT_IDLE_MS } else { idle_ms });
         for cell in self.cells() {
             let mut shard = cell.state.write();
-            if shard.scanned_ms.is_some_and(|at| now_ms.saturating_sub(at) < 60_000) {
+            if shard.scanned_ms.is_some_and(|at| now_ms.saturating_sub(at) < LOOK_FOR_IDLE_MS) {
                 continue;
             }
             shard.scanned_ms = Some(now_ms);
-            shard.evictable = shard.registry.idle(idle_before, now_ms);
+            let newest_ms = shard.newest_window().map_or(i64::MIN, |window_ms| window_ms.min(now_ms));
+            let left_before_ms = newest_ms.saturating_sub(idle_ms).saturating_add(1);
+            shard.idle = Idle { used_before_ms, left_before_ms };
+            let idle = shard.idle;
+            shard.evictable = shard.registry.idle(idle, now_ms);
         }
     }
 }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::Error;
 use super::block::values::{Block, Scratch};
-use super::cache::{Row, Times};
+use super::cache::{Place, Times};
 use super::deletes::Ranges;
 use super::disk::Disk;
 use super::head::registry::FastMap;
@@ -82,13 +82,13 @@ impl Blocks {
     pub(crate) fn find(
         &mut self,
         disk: &Disk<'_>,
-        row: &Row,
+        place: Place,
         from_ms: i64,
         until_ms: i64,
     ) -> Result<Option<Piece>, Error> {
-        let block = self.value_block(disk, row.block)?;
+        let block = self.value_block(disk, place.block)?;
         let values = self.values(block)?;
-        let slot = row.slot as usize;
+        let slot = place.slot as usize;
         let from_ms = if values.has_histograms(slot)? { i64::MIN } else { from_ms };
         let number = values.times(slot)?;
         let per_block = disk.columns_per_block() as u32;
@@ -97,7 +97,7 @@ impl Blocks {
         let t_ms = self.times(times, column)?;
         let from = t_ms.partition_point(|t| *t < from_ms) as u32;
         let to = t_ms.partition_point(|t| *t <= until_ms) as u32;
-        Ok((from < to).then_some(Piece { block, slot: row.slot, times, column, from, to }))
+        Ok((from < to).then_some(Piece { block, slot: place.slot, times, column, from, to }))
     }
 
     /// What is left of a piece outside of some ranges of time.

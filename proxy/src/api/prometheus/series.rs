@@ -8,7 +8,7 @@ use crate::Proxy;
 use crate::api::{Asked, Reply};
 use crate::error::Error;
 use crate::merge::lists;
-use crate::render::labels_json;
+use crate::render::{labels_json, texts_json};
 
 /// What is asked; a `match[]` that cannot be used is refused with `refuse`.
 fn label_query(asked: &Asked, refuse: impl Fn(String) -> Error) -> Result<LabelQuery, Error> {
@@ -41,7 +41,7 @@ pub(super) async fn names(State(proxy): State<Proxy>, asked: Asked) -> Result<Re
         let limit = query.limit;
         let scattered = proxy.look_up(&asked, FragmentBody::LabelNames(query)).await?;
         let merged = lists::names(scattered.partials, limit)?;
-        Reply::json(&serde_json::json!(merged.items))
+        Reply::new(texts_json(&merged.items))
             .truncated(merged.truncated)
             .missing(scattered.missing, asked.denies_partial())
     };
@@ -63,7 +63,7 @@ pub(super) async fn values(
         let limit = query.limit;
         let scattered = proxy.look_up(&asked, FragmentBody::LabelValues { name, query }).await?;
         let merged = lists::names(scattered.partials, limit)?;
-        Reply::json(&serde_json::json!(merged.items))
+        Reply::new(texts_json(&merged.items))
             .truncated(merged.truncated)
             .missing(scattered.missing, asked.denies_partial())
     };

@@ -48,6 +48,20 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RoaringBitmap, Error> {
     }
 }
 
+/// Whether what [`encode`] wrote has any of some series; a short list is not read further than to the first.
+pub(crate) fn intersects(bytes: &[u8], ids: &RoaringBitmap) -> Result<bool, Error> {
+    let Some((&LIST, list)) = bytes.split_first() else { return Ok(!decode(bytes)?.is_disjoint(ids)) };
+    let mut input = Reader::new(list);
+    let mut previous = 0u32;
+    while !input.is_empty() {
+        previous = previous.saturating_add(input.u32()?);
+        if ids.contains(previous) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,9 +70,15 @@ mod tests {
     fn sets_of_any_size_come_back() {
         for set in [vec![], vec![0], vec![5, 9, 70_000], (0..5000).map(|n| n * 3).collect::<Vec<u32>>()] {
             let ids = RoaringBitmap::from_iter(set);
-            assert_eq!(decode(&encode(&ids).unwrap()).unwrap(), ids);
+            let encoded = encode(&ids).unwrap();
+            assert_eq!(decode(&encoded).unwrap(), ids);
+            for other in [vec![], vec![9], vec![8, 70_000], (1..4_000).map(|n| n * 3 + 1).collect()] {
+                let other = RoaringBitmap::from_iter(other);
+                assert_eq!(intersects(&encoded, &other).unwrap(), !ids.is_disjoint(&other));
+            }
         }
         assert!(decode(&[ROARING, 1, 2]).is_err());
         assert!(decode(&[]).is_err());
+        assert!(intersects(&[], &RoaringBitmap::new()).is_err());
     }
 }

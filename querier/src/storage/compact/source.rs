@@ -81,7 +81,7 @@ impl<'a> Series<'a> {
         let (block, at) = self.open()?;
         let row = series_in(block, at)?.row(labels.clone());
         self.blocks.let_go(MAX_TIMES);
-        let piece = self.blocks.find(&self.disk, &row, i64::MIN, i64::MAX)?;
+        let piece = self.blocks.find(&self.disk, row.place, i64::MIN, i64::MAX)?;
         let ranges = hidden(row.fingerprint);
         self.next += 1;
         let found = piece.map_or(0, Piece::len);

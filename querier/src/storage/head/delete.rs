@@ -35,7 +35,7 @@ impl Shard {
         if start_ms > end_ms {
             return 0;
         }
-        let (mut deleted, mut released) = (0, Vec::new());
+        let (mut deleted, mut released, mut left) = (0, Vec::new(), Vec::new());
         let first_ms = start_ms.saturating_sub(self.window_len_ms - 1);
         for (window_ms, window) in self.windows.range_mut(first_ms..=end_ms) {
             let has_any = |part: &Part| ids.iter().any(|id| part.columns.contains_key(&id));
@@ -46,9 +46,10 @@ impl Shard {
                 self.part_bytes = self.part_bytes.saturating_sub(before.0.saturating_sub(part.bytes));
                 part.deleted = seq;
                 deleted += before.1 - part.samples;
+                left.extend(released.drain(..).map(|id| (id, *window_ms)));
             }
         }
-        released.into_iter().for_each(|id| self.registry.release(id));
+        left.into_iter().for_each(|(id, window_ms)| self.registry.release(id, window_ms));
         deleted
     }
 }

@@ -285,19 +285,14 @@ impl Shard {
         }
     }
 
-    /// Some of the series that maintenance found idle, and that are still so.
+    /// Some of the series that maintenance found idle, and that are still so; none that the batch at hand has.
     fn take_evictable(&mut self, now_ms: i64) -> Vec<u32> {
         let keep = self.evictable.len().saturating_sub(MAX_EVICTED);
-        let idle_ms = 2 * self.window_len_ms;
         let candidates = self.evictable.split_off(keep);
-        let is_idle = |id: &u32| {
-            self.registry.get(*id).is_some_and(|series| {
-                series.parts == 0 && !series.evicted && series.used_ms < now_ms.saturating_sub(idle_ms)
-            })
-        };
+        let is_idle = |id: &u32| self.registry.is_idle(*id, self.idle, now_ms);
         let evicted: Vec<u32> = candidates.into_iter().filter(is_idle).collect();
         // At once, so that the next batch gives the series a new id instead of using one that this entry forgets.
-        evicted.iter().for_each(|id| self.registry.evict(*id));
+        evicted.iter().for_each(|id| self.registry.retire(*id));
         evicted
     }
 }

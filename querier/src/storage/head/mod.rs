@@ -8,6 +8,7 @@ mod column;
 mod columns;
 mod delete;
 mod delta;
+pub(crate) mod idle;
 mod judge;
 pub(crate) mod part;
 pub(crate) mod payload;
@@ -22,6 +23,7 @@ use tricord_model::{Epoch, MetricMetadata, Sample, Seq, ShardId, Tenant};
 use super::deletes::Tombstones;
 use super::keys::Generation;
 use super::{Error, Position};
+use idle::Idle;
 pub(crate) use judge::Rules;
 use part::Window;
 use registry::{DeltaState, Registry};
@@ -84,8 +86,9 @@ pub(crate) struct Shard {
     pub(crate) base: Position,
     /// Changes of the state's rows that are not on disk yet.
     pub(crate) rows: Rows,
-    /// Series that the primary may have forgotten.
+    /// Series that the primary may have forgotten, and by which measure.
     pub(crate) evictable: Vec<u32>,
+    pub(crate) idle: Idle,
     /// Why the shard cannot be used: an entry could not be applied. Its other replicas have what it lacks.
     pub(crate) damage: Option<Error>,
     /// When idle series were last looked for.
@@ -122,6 +125,13 @@ impl Shard {
         self.part_bytes + self.registry.bytes() + self.rows.bytes()
     }
 
+    /// The newest window that has anything, in memory or on disk, by its start.
+    pub(crate) fn newest_window(&self) -> Option<i64> {
+        let in_memory = self.windows.last_key_value().map(|(window_ms, _)| *window_ms);
+        let on_disk = self.marks.last_key_value().map(|(window_ms, _)| *window_ms);
+        in_memory.max(on_disk)
+    }
+
     /// The length of a window, in milliseconds.
     pub(crate) fn window_len_ms(&self) -> i64 {
         self.window_len_ms
@@ -150,7 +160,7 @@ impl Shard {
         }
         for part in done {
             self.part_bytes = self.part_bytes.saturating_sub(part.bytes);
-            part.columns.keys().for_each(|id| self.registry.release(*id));
+            part.columns.keys().for_each(|id| self.registry.release(*id, window_ms));
         }
     }
 

@@ -9,6 +9,8 @@ use roaring::RoaringBitmap;
 use tricord_model::codec::CodecError;
 use tricord_model::{Epoch, Labels, Matcher, Tenant, Value};
 
+use super::idle::Idle;
+
 /// A hash map that is fast for keys nobody chose with ill intent: ids, and fingerprints that are hashes themselves.
 pub(crate) type FastMap<K, V> = HashMap<K, V, FixedState>;
 
@@ -54,6 +56,9 @@ pub(crate) struct Series {
     pub(crate) evicted: bool,
     /// When it was last written, by the clock of the primary; only there.
     pub(crate) used_ms: i64,
+    /// The newest window, by its start, that has let go of it since its samples are written out or deleted;
+    /// `i64::MAX` while none has.
+    pub(crate) left_ms: i64,
     /// Its total, for a series of increments.
     pub(crate) delta: Option<Box<DeltaState>>,
 }
@@ -245,6 +250,7 @@ impl Registry {
             parts: 0,
             evicted: false,
             used_ms: i64::MIN,
+            left_ms: i64::MAX,
             delta: None,
         };
         let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
@@ -259,22 +265,30 @@ impl Registry {
         Some(slot)
     }
 
-    /// Forgets a series for writing; it stays readable while parts in memory hold samples of it.
-    pub(crate) fn evict(&mut self, id: u32) {
+    /// Lets nobody find a series for writing any more, before the entry that forgets it: entries before that one may use it,
+    /// so it stays where it is.
+    pub(crate) fn retire(&mut self, id: u32) {
         let Some(slot) = self.slot(id, u32::MAX) else { return };
         let Some(series) = self.in_slot(slot) else { return };
         series.evicted = true;
-        let (tenant, fingerprint, parts) = (series.tenant, series.fingerprint, series.parts);
+        let (tenant, fingerprint) = (series.tenant, series.fingerprint);
         self.unname(tenant, fingerprint, slot);
-        if parts == 0 {
+    }
+
+    /// Forgets a series for writing; it stays readable while parts in memory hold samples of it.
+    pub(crate) fn evict(&mut self, id: u32) {
+        self.retire(id);
+        let Some(slot) = self.slot(id, u32::MAX) else { return };
+        if at(&self.slots, slot).is_some_and(|series| series.parts == 0) {
             self.remove(slot);
         }
     }
 
-    /// A part in memory that held samples of the series is gone.
-    pub(crate) fn release(&mut self, id: u32) {
+    /// A part in memory of a window does not hold samples of the series any more.
+    pub(crate) fn release(&mut self, id: u32, window_ms: i64) {
         let Some(slot) = self.slot(id, u32::MAX) else { return };
         let Some(series) = self.in_slot(slot) else { return };
+        series.left_ms = if series.left_ms == i64::MAX { window_ms } else { series.left_ms.max(window_ms) };
         series.parts = series.parts.saturating_sub(1);
         if series.parts == 0 && series.evicted {
             self.remove(slot);
@@ -314,18 +328,22 @@ impl Registry {
         found.unwrap_or_else(|| of.all.clone())
     }
 
-    /// Series that were last used before a time and have no part in memory. One that was not used since the process
-    /// began counts as used now.
-    pub(crate) fn idle(&mut self, before_ms: i64, now_ms: i64) -> Vec<u32> {
-        let mut idle = Vec::new();
+    /// Series that are idle. One that was not used since the process began counts as used now.
+    pub(crate) fn idle(&mut self, idle: Idle, now_ms: i64) -> Vec<u32> {
+        let mut found = Vec::new();
         for series in self.slots.iter_mut().flatten() {
             if series.used_ms == i64::MIN {
                 series.used_ms = now_ms;
-            } else if series.used_ms < before_ms && series.parts == 0 && !series.evicted {
-                idle.push(series.id);
+            } else if idle.is(series) {
+                found.push(series.id);
             }
         }
-        idle
+        found
+    }
+
+    /// Whether a series is idle, and was last used before a time.
+    pub(crate) fn is_idle(&self, id: u32, idle: Idle, before_ms: i64) -> bool {
+        self.get(id).is_some_and(|series| idle.is(series) && series.used_ms < before_ms)
     }
 
     /// Label names of a tenant with their values and series.
@@ -440,7 +458,7 @@ mod tests {
                     (3, _) => {
                         let parts = |id: &u32| held.get(id).is_some_and(|(of, parts, _)| *of == n && *parts > 0);
                         if let Some(id) = held.keys().copied().filter(parts).min() {
-                            registry.release(id);
+                            registry.release(id, 0);
                             held.get_mut(&id).unwrap().1 -= 1;
                         }
                     }

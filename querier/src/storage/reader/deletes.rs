@@ -1,41 +1,14 @@
 //! What of a generation deletes hide. Memory needs no look: what was deleted is not there any more.
 
-use std::collections::HashSet;
-
 use roaring::RoaringBitmap;
 use tricord_model::Deletion;
 
 use super::{Range, Reader};
 use crate::storage::Error;
-use crate::storage::cache::Row;
 use crate::storage::deletes::Deletes;
 use crate::storage::disk::Disk;
 use crate::storage::head::{Mark, Shard};
 use crate::storage::pieces::Blocks;
-
-/// Series of a generation of which deletes have left no sample.
-#[derive(Default)]
-pub(super) struct Gone {
-    /// By their place in it.
-    places: RoaringBitmap,
-    /// By their fingerprint.
-    fingerprints: HashSet<u128, foldhash::fast::FixedState>,
-}
-
-impl Gone {
-    pub(super) fn is_empty(&self) -> bool {
-        self.fingerprints.is_empty()
-    }
-
-    pub(super) fn has(&self, row: &Row) -> bool {
-        !self.is_empty() && self.fingerprints.contains(&row.fingerprint)
-    }
-
-    /// Whether all of some places are among them.
-    pub(super) fn has_all(&self, places: &RoaringBitmap) -> bool {
-        places.is_subset(&self.places)
-    }
-}
 
 impl Reader {
     /// The deletes of a shard that may hide something of the tenant in a range.
@@ -61,15 +34,15 @@ impl Reader {
         (*window_ms, window_ms.saturating_add(self.span_ms(mark) - 1))
     }
 
-    /// The series of a generation of which deletes have left no sample.
+    /// The places of the series of a generation of which deletes have left no sample.
     pub(super) fn gone_of(
         &self,
         disk: &Disk<'_>,
         of: &(i64, Mark),
         deletes: &mut Deletes,
-    ) -> Result<Gone, Error> {
+    ) -> Result<RoaringBitmap, Error> {
         if !self.hide(deletes, of) {
-            return Ok(Gone::default());
+            return Ok(RoaringBitmap::new());
         }
         let (from_ms, until_ms) = self.times(of);
         let mut ids = RoaringBitmap::new();
@@ -78,18 +51,17 @@ impl Reader {
                 ids |= disk.select(selector)?;
             }
         }
-        let (mut gone, mut blocks) = (Gone::default(), Blocks::default());
+        let (mut gone, mut blocks) = (RoaringBitmap::new(), Blocks::default());
         disk.series(&ids, &mut |id, found| {
             let row = found.row(found.labels()?);
             let ranges = deletes.ranges(row.fingerprint, &row.labels, of.1.deleted);
             let is_gone = ranges.cover(from_ms, until_ms)
-                || match blocks.find(disk, &row, i64::MIN, i64::MAX)? {
+                || match blocks.find(disk, row.place, i64::MIN, i64::MAX)? {
                     Some(piece) => blocks.without(piece, &ranges)?.is_empty(),
                     None => false,
                 };
             if is_gone {
-                gone.places.insert(id);
-                gone.fingerprints.insert(row.fingerprint);
+                gone.insert(id);
             }
             if blocks.are_many() {
                 self.check_cancel()?;

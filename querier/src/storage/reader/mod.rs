@@ -3,10 +3,13 @@
 //! Of each shard, what is in memory is copied first, together with the list of what is on disk at that moment; then the
 //! disk is read. A window that is written out in between is thus seen exactly once.
 
+mod counts;
 mod deletes;
+mod ordered;
 mod samples;
 mod series;
 mod spans;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 
 use smallvec::SmallVec;
-use tricord_model::{Exemplar, Labels, Matcher, Points};
+use tricord_model::{Exemplar, Labels, Matcher, Points, Seq};
 use tricord_promql::storage::set_reset_hints;
 
 use super::{Range, Reader};
 use crate::storage::Error;
 use crate::storage::cache::Row;
 use crate::storage::deletes::Deletes;
+use crate::storage::disk::Chosen;
 use crate::storage::flush::encode::sort_exemplars;
 use crate::storage::head::Mark;
 use crate::storage::head::registry::FastMap;
@@ -75,6 +76,29 @@ impl Gathered {
         let samples = range.count(self.blocks.t_ms(piece)?);
         self.series(row.fingerprint, samples, &row.labels)?.found.push(piece);
         Ok(())
+    }
+
+    /// Takes what deletes have left of a piece. They are there where they may hide something of the generation, which has
+    /// those up to an entry carried out.
+    fn take(
+        &mut self,
+        row: &Row,
+        piece: Piece,
+        deletes: Option<&mut Deletes>,
+        deleted: Seq,
+        range: Range,
+    ) -> Result<(), Error> {
+        let Some(deletes) = deletes else { return self.found(row, piece, range) };
+        let hidden = deletes.ranges(row.fingerprint, &row.labels, deleted);
+        for piece in self.blocks.without(piece, &hidden)? {
+            self.found(row, piece, range)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what was found so far where the blocks become too many to hold.
+    fn bound(&mut self) -> Result<(), Error> {
+        if self.blocks.are_many() { self.read_found() } else { Ok(()) }
     }
 
     /// Reads the pieces that were found so far, and lets go of their blocks.
@@ -199,28 +223,40 @@ impl Reader {
         gathered: &mut Gathered,
     ) -> Result<(), Error> {
         let disk = self.disk(of, cell.id);
-        let rows = disk.rows(matchers, |fingerprint| gathered.labels(fingerprint))?;
+        let rows = match disk.rows(matchers, |fingerprint| gathered.labels(fingerprint))? {
+            Chosen::Rows(rows) => rows,
+            Chosen::Many(places) => {
+                gathered.blocks.turn_to_another_generation();
+                let mut at = 0;
+                return disk.series(&places, &mut |_, found| {
+                    self.check_cancel_at(at)?;
+                    at += 1;
+                    let Some(piece) =
+                        gathered.blocks.find(&disk, found.place, range.from_ms, range.until_ms)?
+                    else {
+                        // Many blocks may have nothing in the range.
+                        return gathered.bound();
+                    };
+                    let row = found.row_with(&mut |fingerprint| gathered.labels(fingerprint))?;
+                    gathered.take(&row, piece, deletes.as_deref_mut(), of.1.deleted, range)?;
+                    gathered.bound()
+                });
+            }
+        };
         gathered.blocks.turn_to_another_generation();
         for (at, row) in rows.iter().enumerate() {
-            if at % 1024 == 0 {
-                self.check_cancel()?;
+            self.check_cancel_at(at)?;
+            if let Some(piece) = gathered.blocks.find(&disk, row.place, range.from_ms, range.until_ms)? {
+                gathered.take(row, piece, deletes.as_deref_mut(), of.1.deleted, range)?;
             }
-            let piece = gathered.blocks.find(&disk, row, range.from_ms, range.until_ms)?;
-            match (piece, &mut deletes) {
-                (None, _) => {}
-                (Some(piece), None) => gathered.found(row, piece, range)?,
-                (Some(piece), Some(deletes)) => {
-                    let hidden = deletes.ranges(row.fingerprint, &row.labels, of.1.deleted);
-                    for piece in gathered.blocks.without(piece, &hidden)? {
-                        gathered.found(row, piece, range)?;
-                    }
-                }
-            }
-            if gathered.blocks.are_many() {
-                gathered.read_found()?;
-            }
+            gathered.bound()?;
         }
         Ok(())
+    }
+
+    /// Looks whether to go on, now and then.
+    fn check_cancel_at(&self, at: usize) -> Result<(), Error> {
+        if at.is_multiple_of(1024) { self.check_cancel() } else { Ok(()) }
     }
 
     /// Exemplars between `start_ms` and `end_ms` (both included) of the series that satisfy any of the alternatives

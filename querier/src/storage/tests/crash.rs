@@ -68,7 +68,7 @@ fn a_crash_between_index_and_data_repeats_the_flush() {
     assert_eq!(expected.len(), 20);
     node.store().flush().unwrap();
     assert_eq!(node.all(), expected);
-    assert_eq!(node.reader().label_values("job", &[], T0, T0, 0).unwrap(), ["test"]);
+    assert_eq!(node.reader().label_values("job", &[], (T0, T0), 0, None).unwrap(), ["test"]);
 }
 
 #[test]

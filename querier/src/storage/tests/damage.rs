@@ -116,7 +116,7 @@ fn answer(store: &Arc<Store>, shard: u32) -> Result<Answer, Error> {
         spans += 1;
         ControlFlow::Continue(())
     })?;
-    Ok((samples, spans, reader.label_values("instance", &[], i64::MIN, i64::MAX, 0)?))
+    Ok((samples, spans, reader.label_values("instance", &[], (i64::MIN, i64::MAX), 0, None)?))
 }
 
 /// What became of a damaged directory.

@@ -55,8 +55,8 @@ fn a_delete_survives_a_restart_and_a_move_while_it_hides_what_is_on_disk() {
         assert_eq!(node.all(), kept);
         let reader = node.reader();
         assert!(reader.exemplars(&[], DAY, LATER, 0).unwrap().is_empty());
-        assert_eq!(reader.label_values("__name__", &[], DAY, LATER, 0).unwrap(), ["short"]);
-        assert_eq!(reader.series(&[], DAY, LATER, 0).unwrap().len(), 3);
+        assert_eq!(reader.label_values("__name__", &[], (DAY, LATER), 0, None).unwrap(), ["short"]);
+        assert_eq!(reader.series(&[], (DAY, LATER), 0, None).unwrap().len(), 3);
         drop(reader);
         if round == 1 {
             // Behind the log's begin nothing tells of it but its row.

@@ -42,7 +42,7 @@ fn answers(node: &Node) -> impl PartialEq + std::fmt::Debug + use<> {
     let reader = node.reader();
     let exemplars = reader.exemplars(&[], DAY, LATER, 0).unwrap();
     let trace = reader.trace(&TraceId([200; 16]), 0, u64::MAX).unwrap();
-    let values = reader.label_values("instance", &[], i64::MIN, i64::MAX, 0).unwrap();
+    let values = reader.label_values("instance", &[], (i64::MIN, i64::MAX), 0, None).unwrap();
     let some = reader.select(&[Matcher::equal("instance", "3")], DAY + WINDOW / 2, DAY + 3 * WINDOW, 1000);
     let some: Vec<_> = some.unwrap().into_iter().map(|(labels, points)| (labels, points.t_ms)).collect();
     (node.all(), node.spans(), exemplars, trace, values, some)

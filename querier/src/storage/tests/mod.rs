@@ -4,6 +4,7 @@ mod classes;
 mod crash;
 mod damage;
 mod deletes;
+mod lists;
 mod lost;
 mod merges;
 mod model;

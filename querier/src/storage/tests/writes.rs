@@ -148,18 +148,17 @@ fn matchers_mean_the_same_in_memory_and_on_disk() {
             assert_eq!(node.select(matchers).len(), *expected, "{matchers:?}");
         }
         let reader = node.reader();
-        assert_eq!(reader.label_names(&[], T0, T0, 0).unwrap(), ["__name__", "instance", "job"]);
-        assert_eq!(reader.label_values("__name__", &[], T0, T0, 0).unwrap(), ["bare", "m"]);
-        assert_eq!(reader.label_values("instance", &[], T0, T0, 3).unwrap(), ["0", "1", "10"]);
+        assert_eq!(reader.label_names(&[], (T0, T0), 0, None).unwrap(), ["__name__", "instance", "job"]);
+        assert_eq!(reader.label_values("__name__", &[], (T0, T0), 0, None).unwrap(), ["bare", "m"]);
+        assert_eq!(reader.label_values("instance", &[], (T0, T0), 3, None).unwrap(), ["0", "1", "10"]);
         let some = [
             vec![matcher("instance", MatchOp::Regex, "5|6")],
             vec![matcher("instance", MatchOp::Equal, "9")],
         ];
-        assert_eq!(reader.label_values("instance", &some, T0, T0, 0).unwrap(), ["5", "6", "9"]);
-        let mut series = reader.series(&some, T0, T0, 0).unwrap();
-        series.sort();
+        assert_eq!(reader.label_values("instance", &some, (T0, T0), 0, None).unwrap(), ["5", "6", "9"]);
+        let series = reader.series(&some, (T0, T0), 0, None).unwrap();
         assert_eq!(series, [labels("m", 5), labels("m", 6), labels("m", 9)]);
-        assert!(reader.series(&some, T0 - 2 * WINDOW, T0 - WINDOW, 0).unwrap().is_empty());
+        assert!(reader.series(&some, (T0 - 2 * WINDOW, T0 - WINDOW), 0, None).unwrap().is_empty());
     };
     check();
     node.store().flush().unwrap();
@@ -464,6 +463,56 @@ fn idle_series_are_forgotten_and_come_back_under_a_new_id() {
     node.reopen();
     assert_eq!(node.store().series_in(ShardId(0)), 2, "their rows are gone too");
     assert_eq!(node.select(&[Matcher::equal("instance", "7")])[0].1.floats, [1.0, 2.0]);
+}
+
+/// A store with series `old` of a window that is written out, and `new` of one so many windows later.
+fn renewed(windows: i64, memory_limit_bytes: u64) -> Node {
+    let node = Node::with(|config| config.memory_limit_bytes = memory_limit_bytes);
+    let write = |name: &str, t_ms| {
+        node.append(0, batch((0..50).map(|i| series(name, i, &[(t_ms, 1.0)])).collect()), NOW);
+        node.store().commit(ShardId(0), node.store().position(ShardId(0)).seq);
+        node.store().flush().unwrap();
+    };
+    write("old", T0 - windows * WINDOW);
+    write("new", T0);
+    node
+}
+
+#[test]
+fn series_that_the_data_has_left_behind_are_forgotten_before_the_clock_says_so() {
+    for (windows, left) in [(0, 101), (1, 101), (2, 51), (5, 51)] {
+        let node = renewed(windows, u64::MAX);
+        // A minute later by the clock.
+        node.store().maintain(NOW + 60_000).unwrap();
+        node.append(0, batch(vec![series("next", 1, &[(T0, 1.0)])]), NOW + 60_000);
+        assert_eq!(node.store().series_in(ShardId(0)), left, "{windows} windows");
+        assert_eq!(node.all().len(), 101);
+    }
+}
+
+#[test]
+fn a_series_that_came_back_is_not_forgotten() {
+    let node = renewed(5, u64::MAX);
+    node.store().maintain(NOW + 60_000).unwrap();
+    // Found idle, but in use again when its turn comes.
+    node.append(0, batch(vec![series("old", 7, &[(T0, 2.0)])]), NOW + 60_000);
+    node.append(0, batch(vec![series("next", 1, &[(T0, 1.0)])]), NOW + 60_000);
+    assert_eq!(node.store().series_in(ShardId(0)), 52);
+    assert_eq!(node.select(&[Matcher::equal("instance", "7")]).len(), 2);
+    let of_old = node.select(&[Matcher::equal("instance", "7"), Matcher::equal("__name__", "old")]);
+    assert_eq!(of_old[0].1.floats, [1.0, 2.0]);
+}
+
+#[test]
+fn short_memory_forgets_series_that_are_written_out_and_not_in_use() {
+    let node = renewed(0, 50_000);
+    let after = |ms: i64| {
+        node.store().maintain(NOW + ms).unwrap();
+        node.append(0, batch(vec![series("next", 1, &[(T0 + ms, 1.0)])]), NOW + ms);
+        node.store().series_in(ShardId(0))
+    };
+    assert_eq!(after(60_000), 101, "all were in use a minute ago");
+    assert_eq!(after(300_000), 1);
 }
 
 #[test]
