@@ -1,6 +1,7 @@
 //! Runs Tricord beside VictoriaMetrics and Prometheus on this machine, by turns and with the same load, and prints
 //! tables of medians and ratios. README.md beside this crate says what is measured and how to read it.
 
+mod churn;
 mod fleet;
 mod ingest;
 mod lists;
@@ -48,7 +49,7 @@ fn command() -> Command {
         .arg(path("tricord", "the binary to measure"))
         .arg(path("dir", "where data and results go; folders of servers in it are replaced"))
         .arg(list("servers", "tricord,victoria-metrics,prometheus", "which servers, by turns"))
-        .arg(list("parts", "ingest,query,cold,month,million,lists", "what is measured"))
+        .arg(list("parts", "ingest,query,cold,month,million,lists,churn", "what is measured"))
         .arg(list("scenarios", "A,B", "loads of part ingest"))
         .arg(list("wires", "v1,v2,otlp", "how they are sent; the peers take v1 only"))
         .arg(count("rounds", "5", "rounds of writing per server"))
@@ -102,7 +103,10 @@ async fn run(matches: &ArgMatches) -> Result<()> {
             "month" => bench.query(Scenario::MONTH, false).await?,
             "million" => bench.million().await?,
             "lists" => bench.lists(number("series")).await?,
-            other => bail!("no part named {other}: ingest, query, cold, month, million or lists"),
+            "churn" => bench.churn().await?,
+            other => {
+                bail!("no part named {other}: ingest, query, cold, month, million, lists or churn")
+            }
         };
         print(&format!("\n{text}\n"));
     }
@@ -248,6 +252,23 @@ impl Bench {
         let place = |name: &str| questions.iter().position(|query| query.name == name);
         all.sort_by_key(|asked| place(asked.query));
         Ok(report::lists(&days, &all))
+    }
+
+    /// A day in which pods are renewed each hour, beside hosts that stay.
+    async fn churn(&mut self) -> Result<String> {
+        let (mut hours, mut quiet) = (Vec::new(), Vec::new());
+        for kind in self.servers.clone() {
+            wait_for_quiet().await;
+            let (data, start_ms) =
+                (self.dir.join(format!("{}-churn", kind.name())), self.start_ms - churn::span_ms());
+            let (of_hours, of_quiet) = churn::run(kind, &self.tricord, &data, start_ms, self.asks).await?;
+            of_hours.iter().try_for_each(|hour| self.note(hour))?;
+            of_quiet.iter().try_for_each(|one| self.note(one))?;
+            hours.extend(of_hours);
+            quiet.extend(of_quiet);
+            say(&format!("{}: the day is written", kind.name()));
+        }
+        Ok(report::churn(&hours, &quiet))
     }
 
     /// Keeps what was measured.

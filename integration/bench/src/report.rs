@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::churn::{Hour, Quiet};
 use crate::ingest::Round;
 use crate::lists::{Asked, Day};
 use crate::queries::Timing;
@@ -180,6 +181,58 @@ pub(crate) fn lists(days: &[Day], asked: &[Asked]) -> String {
                     let _ = write!(out, " {} | {first} | {} | {grew} |", one.items, number(warm));
                 }
             }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Hours at the end of which memory is shown.
+const SHOWN_HOURS: [i64; 5] = [1, 6, 12, 18, 24];
+
+/// Memory over the hours of a day in which series are renewed, and questions over those that stay.
+pub(crate) fn churn(hours: &[Hour], quiet: &[Quiet]) -> String {
+    let mib = |bytes: u64| number(Some(bytes as f64 / 1_048_576.0));
+    let mut servers: Vec<&str> = hours.iter().map(|hour| hour.server).collect();
+    servers.dedup();
+    let mut out = String::from("| anonymous MiB after hour |");
+    for hour in SHOWN_HOURS {
+        let _ = write!(out, " {hour} |");
+    }
+    let _ = writeln!(out, " high MiB | CPU-s |\n|{}", "---|".repeat(3 + SHOWN_HOURS.len()));
+    for server in &servers {
+        let _ = write!(out, "| {server} |");
+        let of_server = || hours.iter().filter(|hour| hour.server == *server);
+        for shown in SHOWN_HOURS {
+            let found = of_server().find(|hour| hour.hour == shown);
+            let _ = write!(out, " {} |", found.map_or("–".to_owned(), |hour| mib(hour.anonymous_bytes)));
+        }
+        if let Some(last) = of_server().next_back() {
+            let _ = writeln!(out, " {} | {} |", mib(last.highest_memory_bytes), number(Some(last.cpu_s)));
+        }
+    }
+    out.push_str("\n| over what stays |");
+    for server in &servers {
+        let _ = write!(out, " {server}, hour 1 ms | hour 24 ms | ratio |");
+    }
+    let _ = writeln!(out, "\n|{}", "---|".repeat(1 + 3 * servers.len()));
+    let mut names: Vec<&str> = Vec::new();
+    quiet.iter().for_each(|one| {
+        if !names.contains(&one.query) {
+            names.push(one.query);
+        }
+    });
+    for name in names {
+        let _ = write!(out, "| {name} |");
+        for server in &servers {
+            let of = |is_last: bool| {
+                let mut found = quiet
+                    .iter()
+                    .filter(|one| (one.query, one.server) == (name, *server) && (one.hour > 1) == is_last);
+                found.next().and_then(|one| median(one.wall_ms.iter().copied()))
+            };
+            let (before, after) = (of(false), of(true));
+            let _ = write!(out, " {} | {} | {} |", number(before), number(after), ratio(after, before));
         }
         out.push('\n');
     }

@@ -144,6 +144,20 @@ impl Server {
         Client::new(if wire == Wire::Otlp { &self.otlp } else { &self.http })
     }
 
+    /// Has it write out what it holds in memory; Prometheus does that by itself alone.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub(crate) async fn write_out(&self) -> Result<()> {
+        let client = self.client().within(SETTLE_LIMIT);
+        match self.kind {
+            Kind::Tricord => drop(client.post("/api/v1/admin/flush", &[], vec![]).await?.success()?),
+            Kind::Victoria => drop(client.get("/internal/force_flush", &[]).await?.success()?),
+            Kind::Prometheus => {}
+        }
+        Ok(())
+    }
+
     /// Puts everything into the form in which it stays on disk, and answers how many bytes that is.
     ///
     /// # Errors
