@@ -1,6 +1,6 @@
 //! Metadata of metric families, and counts over the series in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tricord_fragment::Cardinality;
 use tricord_model::{METRIC_NAME, MetricMetadata};
@@ -62,7 +62,7 @@ struct Counts {
     min_ms: i64,
     max_ms: i64,
     by_metric: BTreeMap<String, u64>,
-    values: BTreeMap<String, BTreeMap<String, u64>>,
+    values: BTreeMap<String, HashMap<String, u64>>,
 }
 
 impl Counts {
@@ -78,8 +78,12 @@ impl Counts {
             }
         }
         for (name, values) in shard.registry.postings(tenant).into_iter().flatten() {
+            let sums = self.values.entry(name.clone()).or_default();
             for (value, ids) in values {
-                *self.values.entry(name.clone()).or_default().entry(value.clone()).or_default() += ids.len();
+                match sums.get_mut(value) {
+                    Some(sum) => *sum += ids.len(),
+                    None => drop(sums.insert(value.clone(), ids.len())),
+                }
                 if name == METRIC_NAME {
                     *self.by_metric.entry(value.clone()).or_default() += ids.len();
                 }
@@ -89,16 +93,22 @@ impl Counts {
 
     fn finish(self, top: usize) -> Cardinality {
         let is_empty = self.min_ms > self.max_ms;
-        let pairs = self.values.iter().flat_map(|(name, values)| {
-            values.iter().map(move |(value, series)| (format!("{name}={value}"), *series))
-        });
-        let bytes = |values: &BTreeMap<String, u64>| values.keys().map(|value| value.len() as u64).sum();
+        let pairs = || {
+            self.values
+                .iter()
+                .flat_map(|(name, values)| values.iter().map(move |(value, n)| (name, value, *n)))
+        };
+        // Most pairs are of few series, and are not written down.
+        let least = least_of_highest(pairs().map(|(_, _, series)| series).collect(), top);
+        let highest_pairs = pairs().filter(|(_, _, series)| *series >= least);
+        let highest_pairs = highest_pairs.map(|(name, value, series)| (format!("{name}={value}"), series));
+        let bytes = |values: &HashMap<String, u64>| values.keys().map(|value| value.len() as u64).sum();
         Cardinality {
             series: self.series,
             label_pairs: self.values.values().map(|values| values.len() as u64).sum(),
             min_ms: if is_empty { 0 } else { self.min_ms },
             max_ms: if is_empty { 0 } else { self.max_ms },
-            by_pair: highest(pairs.collect(), top),
+            by_pair: highest(highest_pairs.collect(), top),
             values_by_label: highest(
                 self.values.iter().map(|(n, v)| (n.clone(), v.len() as u64)).collect(),
                 top,
@@ -109,8 +119,28 @@ impl Counts {
     }
 }
 
+/// The least of the `top` highest of some numbers.
+fn least_of_highest(mut numbers: Vec<u64>, top: usize) -> u64 {
+    match top.checked_sub(1).filter(|at| *at < numbers.len()) {
+        Some(at) => *numbers.select_nth_unstable_by(at, |a, b| b.cmp(a)).1,
+        None => 0,
+    }
+}
+
 fn highest(mut counts: Vec<(String, u64)>, top: usize) -> Vec<(String, u64)> {
     counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     counts.truncate(top);
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_of_the_highest_leaves_none_of_them_out() {
+        let numbers = vec![5, 1, 9, 5, 7, 5];
+        let least = |top| least_of_highest(numbers.clone(), top);
+        assert_eq!([1, 2, 3, 5, 6, 7, 0].map(least), [9, 7, 5, 5, 1, 0, 0]);
+    }
 }

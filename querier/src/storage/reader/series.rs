@@ -111,7 +111,8 @@ impl Reader {
     /// Series in memory that match and have something in a window that overlaps the range.
     pub(super) fn in_head(&self, shard: &Shard, matchers: &[Vec<Matcher>], range: Range) -> RoaringBitmap {
         let windows: Vec<&Window> = self.windows(&shard.windows, range).map(|(_, window)| window).collect();
-        let Some(tenant) = shard.registry.find_tenant(&self.tenant) else { return RoaringBitmap::new() };
+        let tenant = shard.registry.find_tenant(&self.tenant).filter(|_| !windows.is_empty());
+        let Some(tenant) = tenant else { return RoaringBitmap::new() };
         let all = alternatives(matchers).map(|matchers| shard.registry.select(tenant, matchers));
         let all = all.fold(RoaringBitmap::new(), |all, ids| all | ids);
         let has =
