@@ -32,6 +32,8 @@ pub(crate) struct Hour {
     pub(crate) hour: i64,
     /// Distinct series so far.
     pub(crate) series: usize,
+    /// Those that it holds in memory; only Tricord tells.
+    pub(crate) series_in_memory: Option<u64>,
     pub(crate) cpu_s: f64,
     pub(crate) anonymous_bytes: u64,
     pub(crate) highest_memory_bytes: u64,
@@ -89,6 +91,7 @@ pub(crate) async fn run(
             kind: "churn",
             hour,
             series: QUIET.series + RENEWED.distinct(hour * TICKS),
+            series_in_memory: series_in_memory(&server).await?,
             cpu_s: proc::cpu_s(server.pid())?,
             anonymous_bytes: memory.anonymous,
             highest_memory_bytes: memory.highest,
@@ -102,6 +105,13 @@ pub(crate) async fn run(
     server.stop().await?;
     std::fs::remove_dir_all(data)?;
     Ok((hours, quiet))
+}
+
+/// How many series a server says that it holds.
+async fn series_in_memory(server: &Server) -> Result<Option<u64>> {
+    let metrics = server.client().get("/metrics", &[]).await?.success()?.text();
+    let mut found = metrics.lines().filter_map(|line| line.strip_prefix("tricord_querier_series_in_memory "));
+    Ok(found.next().and_then(|count| count.trim().parse().ok()))
 }
 
 /// Questions over the hour before a time.

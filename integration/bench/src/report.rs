@@ -211,6 +211,17 @@ pub(crate) fn churn(hours: &[Hour], quiet: &[Quiet]) -> String {
             let _ = writeln!(out, " {} | {} |", mib(last.highest_memory_bytes), number(Some(last.cpu_s)));
         }
     }
+    for server in &servers {
+        let of = |hour: i64| hours.iter().find(|one| (one.server, one.hour) == (*server, hour));
+        let counts = SHOWN_HOURS.map(|hour| of(hour).and_then(|one| one.series_in_memory));
+        if counts.iter().any(Option::is_some) {
+            let _ = write!(out, "| {server}: series in memory |");
+            for count in counts {
+                let _ = write!(out, " {} |", count.map_or("–".to_owned(), |count| count.to_string()));
+            }
+            out.push_str(" | |\n");
+        }
+    }
     out.push_str("\n| over what stays |");
     for server in &servers {
         let _ = write!(out, " {server}, hour 1 ms | hour 24 ms | ratio |");
