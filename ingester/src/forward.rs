@@ -132,6 +132,7 @@ impl Forwarder {
     }
 
     async fn rounds(&self, tenant: &Tenant, rounds: Rounds, deadline: Instant, forwarded: &mut Forwarded) {
+        let before = std::mem::take(&mut forwarded.failed);
         for mut round in rounds {
             round.retain(|piece| !forwarded.unknowing.contains(&piece.shard));
             self.round(tenant, round, deadline, forwarded).await;
@@ -140,6 +141,7 @@ impl Forwarder {
             }
         }
         forwarded.failed.values().for_each(|error| self.note_failure(error.kind));
+        forwarded.failed.extend(before);
     }
 
     fn note_failure(&self, kind: ErrorKind) {

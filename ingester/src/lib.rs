@@ -229,10 +229,18 @@ struct Sent {
 }
 
 impl Sent {
-    /// Whether some shards need the request once more with labels. Where others have failed it is not worth it: the
-    /// client comes back with all of it.
+    /// Whether some shards need the request once more with labels.
     fn lacks_labels(&self) -> bool {
-        !self.forwarded.unknowing.is_empty() && self.forwarded.failed.is_empty()
+        !self.forwarded.unknowing.is_empty()
+    }
+
+    /// Notes that the shards which need labels do not get them.
+    fn cannot_name(&mut self, why: &Error) {
+        let kind = if why.retryable() { ErrorKind::Overloaded } else { ErrorKind::Invalid };
+        let error = WireError { kind, message: why.to_string(), retry_after: why.retry_after() };
+        for shard in std::mem::take(&mut self.forwarded.unknowing) {
+            self.forwarded.failed.insert(shard, error.clone());
+        }
     }
 }
 

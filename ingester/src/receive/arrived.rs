@@ -46,8 +46,11 @@ where
     observed.body(size);
     let mut sent = ingester.send(tenant, routed, deadline).await?;
     if sent.lacks_labels() {
-        let (routed, _, _held) = arrived.route(held, Naming::ByLabels).await?;
-        ingester.send_named(tenant, routed, deadline, &mut sent).await;
+        match arrived.route(held, Naming::ByLabels).await {
+            Ok((routed, _, _held)) => ingester.send_named(tenant, routed, deadline, &mut sent).await,
+            // Other shards may have taken their part: the answer must say so.
+            Err(error) => sent.cannot_name(&error),
+        }
     }
     ingester.finish(sent, observed.protocol)
 }

@@ -37,7 +37,11 @@ impl Threads {
         let fragments = fragments.max(1);
         Self {
             computing: Pool::observed("queries", fragments, metrics),
-            reading: Pool::observed("query_reads", fragments.saturating_mul(WAITING), metrics),
+            reading: Pool::observed(
+                "query_reads",
+                fragments.saturating_mul(WAITING).min(MAX_READING),
+                metrics,
+            ),
             each: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -58,6 +62,8 @@ struct Crew {
 /// So many threads wait for the disk together where one would compute: disks, and most of all those behind a network,
 /// serve many reads in the time of one.
 const WAITING: usize = 8;
+/// Readers at most, however many processors there are: writes need some of the process' blocking threads too.
+const MAX_READING: usize = 128;
 
 /// Works a task off on as many threads as it is worth, and answers what `finish` makes of it. `cancelled` counts tasks
 /// that ended since their flag was set.

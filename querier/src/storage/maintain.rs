@@ -20,6 +20,8 @@ const LOW_PERCENT: u64 = 40;
 const LOOK_FOR_IDLE_MS: i64 = 10_000;
 /// How long nobody has written to a series that counts as idle where memory is short: longer than between most scrapes.
 const SHORT_IDLE_MS: i64 = 2 * 60_000;
+/// Who has sent nothing for so long is not about to catch up with old data.
+const QUIET_MS: i64 = 15_000;
 
 impl Store {
     /// Seals windows that are over, or that must go to make room; writes them out; drops what is past retention; trims
@@ -195,7 +197,8 @@ impl Inner {
             shard.scanned_ms = Some(now_ms);
             let newest_ms = shard.newest_window().map_or(i64::MIN, |window_ms| window_ms.min(now_ms));
             let left_before_ms = newest_ms.saturating_sub(idle_ms).saturating_add(1);
-            shard.idle = Idle { used_before_ms, left_before_ms };
+            let quiet_before_ms = now_ms.saturating_sub(QUIET_MS);
+            shard.idle = Idle { used_before_ms, left_before_ms, quiet_before_ms };
             let idle = shard.idle;
             shard.evictable = shard.registry.idle(idle, now_ms);
         }

@@ -40,6 +40,8 @@ pub struct Batch {
 /// The layout's version, the first byte of an encoded batch. It is of one build and its neighbours: batches are sent,
 /// not stored.
 const VERSION: u8 = 3;
+/// The one before, which is the same without [`IS_KNOWN`]: ingesters may be older than data nodes while they are renewed.
+const OLD_VERSION: u8 = 2;
 
 /// What comes next. Without the end, a batch that is cut off between two items would pass for a whole one.
 const END: u8 = 0;

@@ -76,7 +76,7 @@ impl Shard {
             }
         }
         for id in others.evicted {
-            self.registry.evict(id);
+            self.registry.evict(id, entry.epoch);
             self.rows.evict(entry.seq, id);
         }
         Ok(applied)

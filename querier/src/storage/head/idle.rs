@@ -8,14 +8,16 @@ use super::registry::Series;
 pub(crate) struct Idle {
     /// Last written before this time, by the clock of the primary.
     pub(crate) used_before_ms: i64,
-    /// Nothing in a window that begins then or later.
+    /// Nothing in a window that begins then or later …
     pub(crate) left_before_ms: i64,
+    /// … and last written before this time: who sends old data still sends it.
+    pub(crate) quiet_before_ms: i64,
 }
 
 impl Default for Idle {
     /// Nothing is idle.
     fn default() -> Self {
-        Self { used_before_ms: i64::MIN, left_before_ms: i64::MIN }
+        Self { used_before_ms: i64::MIN, left_before_ms: i64::MIN, quiet_before_ms: i64::MIN }
     }
 }
 
@@ -23,7 +25,8 @@ impl Idle {
     pub(super) fn is(self, series: &Series) -> bool {
         let is_old = series.used_ms < self.used_before_ms;
         // One whose forgetting was cut from the log comes up again, by the clock alone.
-        let is_left = series.left_ms < self.left_before_ms && !series.evicted;
+        let is_left =
+            series.left_ms < self.left_before_ms && series.used_ms < self.quiet_before_ms && !series.evicted;
         series.parts == 0 && (is_old || is_left)
     }
 }

@@ -37,6 +37,8 @@ enum Place {
     Known(u32),
     /// It is new; its labels are checked.
     New(Labels),
+    /// It is new and without labels, and no sample of it is accepted: nobody need send them for that.
+    Refused,
 }
 
 impl Rules {
@@ -90,10 +92,10 @@ impl Shard {
     ) -> Result<Judged, Error> {
         let BatchView { series, metadata, spans } = batch;
         let number = self.registry.tenant(tenant);
-        let places = self.places(number, &series)?;
+        let accepted = rules.accepted();
+        let places = self.places(number, &series, &accepted)?;
         let mut counts = Counts::default();
         let mut payload = PayloadWriter::with_capacity(series.len());
-        let accepted = rules.accepted();
         for (one, place) in series.iter().zip(places) {
             match (one.only_plain(), &place) {
                 (Some(plain), Place::Known(slot))
@@ -119,7 +121,12 @@ impl Shard {
     }
 
     /// Looks for all series of a batch, and checks the labels of those that are new.
-    fn places(&self, tenant: u32, series: &[SeriesView<'_>]) -> Result<Vec<Place>, Error> {
+    fn places(
+        &self,
+        tenant: u32,
+        series: &[SeriesView<'_>],
+        accepted: &RangeInclusive<i64>,
+    ) -> Result<Vec<Place>, Error> {
         let mut guess = 0;
         let mut places = Vec::with_capacity(series.len());
         for one in series {
@@ -128,7 +135,13 @@ impl Shard {
                     guess = slot + 1;
                     Place::Known(slot)
                 }
-                None if matches!(one.labels, LabelsView::Known) => return Err(Error::UnknownSeries(self.id)),
+                None if matches!(one.labels, LabelsView::Known) => {
+                    let is_accepted = |sample: Sample| accepted.contains(&sample.t_ms);
+                    if one.samples().iter().any(is_accepted) || !one.exemplars().is_empty() {
+                        return Err(Error::UnknownSeries(self.id));
+                    }
+                    Place::Refused
+                }
                 None => Place::New(
                     one.decode_labels()
                         .map_err(|error| Error::Invalid(format!("cannot read a series: {error}")))?,
@@ -167,6 +180,7 @@ impl Shard {
     ) {
         let labels = match place {
             Place::New(labels) => labels,
+            Place::Refused => return refuse_nameless(one, rules, counts),
             Place::Known(slot) => match self.registry.in_slot(slot) {
                 Some(series) => series.labels.clone(),
                 None => return,
@@ -292,8 +306,16 @@ impl Shard {
         let is_idle = |id: &u32| self.registry.is_idle(*id, self.idle, now_ms);
         let evicted: Vec<u32> = candidates.into_iter().filter(is_idle).collect();
         // At once, so that the next batch gives the series a new id instead of using one that this entry forgets.
-        evicted.iter().for_each(|id| self.registry.retire(*id));
+        evicted.iter().for_each(|id| self.registry.retire(*id, self.epoch));
         evicted
+    }
+}
+
+/// Counts samples of which none is accepted, and of which only a fingerprint says whose they are.
+fn refuse_nameless(one: &SeriesView<'_>, rules: Rules, counts: &mut Counts) {
+    counts.rejected_samples += one.samples().len() as u64;
+    if let Some(why) = one.samples().iter().find_map(|sample| rules.refuse(sample.t_ms)) {
+        give_reason(counts, &"a series that was sent before", &why);
     }
 }
 

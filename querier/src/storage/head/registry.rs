@@ -208,6 +208,10 @@ impl Registry {
             self.remove(slot);
             return None;
         }
+        if known.evicted && epoch <= known.announced {
+            // An entry that comes before the one which forgets it: nobody may find it for writing again.
+            return Some(slot);
+        }
         known.announced = known.announced.max(epoch);
         known.evicted = false;
         self.name(tenant, fingerprint, slot);
@@ -265,19 +269,21 @@ impl Registry {
         Some(slot)
     }
 
-    /// Lets nobody find a series for writing any more, before the entry that forgets it: entries before that one may use it,
-    /// so it stays where it is.
-    pub(crate) fn retire(&mut self, id: u32) {
+    /// Lets nobody find a series for writing any more, before the entry of this epoch that forgets it: entries before that
+    /// one may use it, and even introduce it, so it stays where it is. Only where a later epoch introduces it, that entry
+    /// was cut.
+    pub(crate) fn retire(&mut self, id: u32, epoch: Epoch) {
         let Some(slot) = self.slot(id, u32::MAX) else { return };
         let Some(series) = self.in_slot(slot) else { return };
         series.evicted = true;
+        series.announced = series.announced.max(epoch);
         let (tenant, fingerprint) = (series.tenant, series.fingerprint);
         self.unname(tenant, fingerprint, slot);
     }
 
     /// Forgets a series for writing; it stays readable while parts in memory hold samples of it.
-    pub(crate) fn evict(&mut self, id: u32) {
-        self.retire(id);
+    pub(crate) fn evict(&mut self, id: u32, epoch: Epoch) {
+        self.retire(id, epoch);
         let Some(slot) = self.slot(id, u32::MAX) else { return };
         if at(&self.slots, slot).is_some_and(|series| series.parts == 0) {
             self.remove(slot);
@@ -451,7 +457,7 @@ mod tests {
                         held.get_mut(&id).unwrap().1 += 1;
                     }
                     (2, Some(id)) => {
-                        registry.evict(id);
+                        registry.evict(id, Epoch(1));
                         known.remove(&n);
                         held.get_mut(&id).unwrap().2 = true;
                     }

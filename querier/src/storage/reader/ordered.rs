@@ -1,5 +1,6 @@
 //! The series of several generations and of memory as one list in the order of their labels, each once, read only as far
-//! as somebody goes on.
+//! as somebody goes on. What does not come in that order by itself is in a list that is sorted: series in memory, and
+//! those with labels that sort before the metric's name.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,17 +18,17 @@ use crate::storage::flush::encode::SERIES_PER_INDEX_BLOCK;
 
 /// Several sorted lists as one.
 pub(super) struct Ordered<'a> {
-    in_head: vec::IntoIter<Labels>,
+    loose: vec::IntoIter<Labels>,
     on_disk: Vec<Places<'a>>,
-    /// The next of each list: 0 is memory, the others follow.
+    /// The next of each list: 0 is the loose one, the others follow.
     next: BinaryHeap<Reverse<(Labels, usize)>>,
     last: Option<Labels>,
 }
 
 impl<'a> Ordered<'a> {
-    /// What is in memory must be sorted.
-    pub(super) fn new(in_head: Vec<Labels>, on_disk: Vec<Places<'a>>) -> Result<Self, Error> {
-        let mut all = Self { in_head: in_head.into_iter(), on_disk, next: BinaryHeap::new(), last: None };
+    /// `loose` must be sorted.
+    pub(super) fn new(loose: Vec<Labels>, on_disk: Vec<Places<'a>>) -> Result<Self, Error> {
+        let mut all = Self { loose: loose.into_iter(), on_disk, next: BinaryHeap::new(), last: None };
         for at in 0..=all.on_disk.len() {
             if let Some(labels) = all.of(at)? {
                 all.next.push(Reverse((labels, at)));
@@ -40,7 +41,7 @@ impl<'a> Ordered<'a> {
     fn of(&mut self, at: usize) -> Result<Option<Labels>, Error> {
         match at.checked_sub(1).and_then(|at| self.on_disk.get_mut(at)) {
             Some(places) => places.next(),
-            None => Ok(self.in_head.next()),
+            None => Ok(self.loose.next()),
         }
     }
 
@@ -63,12 +64,10 @@ impl<'a> Ordered<'a> {
     }
 }
 
-/// Some series of a generation in the order of their labels. Its places are in that of names first, which is the same for
-/// all but those that have a label which sorts before the name, and those that have no name.
+/// Some series of a generation in the order of their labels, but for those that have a label which sorts before the name.
+/// Its places are in the order of names first, which is the same for all others but those that have no name.
 pub(super) struct Places<'a> {
     disk: Disk<'a>,
-    /// Those with a label that sorts before the name: they come first.
-    early: vec::IntoIter<Labels>,
     named: roaring::bitmap::IntoIter,
     /// They come last.
     nameless: roaring::bitmap::IntoIter,
@@ -76,8 +75,13 @@ pub(super) struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    /// The series at some places, all where none are given; `None` where there are none.
-    pub(super) fn new(disk: Disk<'a>, places: Option<RoaringBitmap>) -> Result<Option<Self>, Error> {
+    /// The series at some places, all where none are given; `None` where there are none. Those with a label that sorts
+    /// before the name are handed to `loose`.
+    pub(super) fn new(
+        disk: Disk<'a>,
+        places: Option<RoaringBitmap>,
+        loose: &mut dyn FnMut(Labels) -> Result<(), Error>,
+    ) -> Result<Option<Self>, Error> {
         let mut named = match places {
             Some(places) => places,
             None => {
@@ -115,20 +119,12 @@ impl<'a> Places<'a> {
             }
             named -= &nameless;
         }
-        let mut of_early = Vec::with_capacity(early.len() as usize);
-        disk.series(&early, &mut |_, found| {
-            of_early.push(found.labels()?);
-            Ok(())
-        })?;
-        of_early.sort_unstable();
-        let (early, named, nameless) = (of_early.into_iter(), named.into_iter(), nameless.into_iter());
-        Ok(Some(Self { disk, early, named, nameless, open: None }))
+        disk.series(&early, &mut |_, found| loose(found.labels()?))?;
+        let (named, nameless) = (named.into_iter(), nameless.into_iter());
+        Ok(Some(Self { disk, named, nameless, open: None }))
     }
 
     fn next(&mut self) -> Result<Option<Labels>, Error> {
-        if let Some(early) = self.early.next() {
-            return Ok(Some(early));
-        }
         let Some(place) = self.named.next().or_else(|| self.nameless.next()) else { return Ok(None) };
         let number = place / SERIES_PER_INDEX_BLOCK;
         let block = match self.open.take() {

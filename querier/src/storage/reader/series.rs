@@ -25,25 +25,32 @@ impl Reader {
         until: Option<&Labels>,
     ) -> Result<Vec<Labels>, Error> {
         let Some(range) = self.range(start_ms, end_ms) else { return Ok(Vec::new()) };
-        let (mut in_head, mut on_disk) = (Vec::new(), Vec::new());
+        let (mut loose, mut on_disk) = (Vec::new(), Vec::new());
         for cell in &self.cells {
             self.check_cancel()?;
             let (generations, mut deletes) = {
                 let shard = self.read(cell)?;
                 let series = self.in_head(&shard, matchers, range).into_iter();
-                in_head.extend(series.filter_map(|id| Some(shard.registry.get(id)?.labels.clone())));
+                loose.extend(series.filter_map(|id| Some(shard.registry.get(id)?.labels.clone())));
                 (self.generations(&shard, range, |mark| mark.samples > 0)?, self.deletes(&shard, range))
             };
-            keep_first(&mut in_head, bound(limit).saturating_mul(2), bound(limit));
+            keep_first(&mut loose, bound(limit).saturating_mul(2), bound(limit));
             for of in generations {
                 self.check_cancel()?;
                 let disk = self.disk(of, cell.id);
                 let places = self.places(&disk, &of, matchers, &mut deletes)?;
-                on_disk.extend(Places::new(disk, places)?);
+                on_disk.extend(Places::new(disk, places, &mut |labels| {
+                    loose.push(labels);
+                    if loose.len() > bound(limit).saturating_mul(2) {
+                        self.check_cancel()?;
+                        keep_first(&mut loose, 0, bound(limit));
+                    }
+                    Ok(())
+                })?);
             }
         }
-        keep_first(&mut in_head, 0, bound(limit));
-        let mut ordered = Ordered::new(in_head, on_disk)?;
+        keep_first(&mut loose, 0, bound(limit));
+        let mut ordered = Ordered::new(loose, on_disk)?;
         let mut found = Vec::new();
         while found.len() < bound(limit) {
             let Some(labels) = ordered.next()? else { break };

@@ -1,8 +1,8 @@
 //! Reads a batch where it lies.
 
 use super::{
-    END, HAS_EXEMPLARS, IS_DELTA, IS_KNOWN, IS_PLAIN, IS_SENT, METADATA, PLAIN_BYTES, SERIES, SERIES_BYTES,
-    SPANS, VERSION,
+    END, HAS_EXEMPLARS, IS_DELTA, IS_KNOWN, IS_PLAIN, IS_SENT, METADATA, OLD_VERSION, PLAIN_BYTES, SERIES,
+    SERIES_BYTES, SPANS, VERSION,
 };
 use crate::codec::{CodecError, Reader};
 use crate::sample_codec::{decode_exemplars, decode_samples};
@@ -167,7 +167,7 @@ impl<'a> BatchView<'a> {
     /// [`CodecError`] when the bytes end early, are malformed, or carry another version.
     pub fn read(bytes: &'a [u8]) -> Result<Self, CodecError> {
         let input = &mut Reader::new(bytes);
-        if input.u8()? != VERSION {
+        if !matches!(input.u8()?, VERSION | OLD_VERSION) {
             return Err(CodecError::Invalid("unknown version of a batch"));
         }
         let mut view = Self { series: Vec::with_capacity(bytes.len() / SERIES_BYTES), ..Self::default() };
