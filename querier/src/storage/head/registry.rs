@@ -429,6 +429,33 @@ mod tests {
         ])
     }
 
+    #[test]
+    fn what_is_forgotten_stays_so_until_a_later_epoch_introduces_it() {
+        let mut registry = Registry::default();
+        let tenant = registry.tenant(&Tenant::default());
+        let fingerprint = labels(1).fingerprint();
+        let mut encoded = Vec::new();
+        labels(1).encode(&mut tricord_model::codec::Writer::new(&mut encoded));
+        registry.insert(5, tenant, &labels(1), fingerprint, Epoch(3));
+        // Judged: an entry that introduces it, then one that forgets it, then one that gives it another id.
+        registry.retire(5, Epoch(3));
+        assert_eq!(registry.find(tenant, fingerprint, 0), None);
+        let slot = registry.insert(6, tenant, &labels(1), fingerprint, Epoch(3));
+        // Applied.
+        assert!(registry.insert_encoded(5, tenant, &encoded, Epoch(3)).unwrap().is_some());
+        assert_eq!(registry.find(tenant, fingerprint, u32::MAX), slot);
+        registry.get_mut(5).unwrap().parts += 1;
+        registry.evict(5, Epoch(3));
+        assert_eq!(registry.find(tenant, fingerprint, u32::MAX), slot);
+        assert!(registry.get(5).is_some());
+        registry.release(5, 0);
+        assert!(registry.get(5).is_none());
+        // What forgets 6 is cut.
+        registry.retire(6, Epoch(3));
+        assert_eq!(registry.insert_encoded(6, tenant, &encoded, Epoch(4)).unwrap(), slot);
+        assert_eq!(registry.find(tenant, fingerprint, u32::MAX), slot);
+    }
+
     proptest! {
         /// Against a plain map, over any order of what happens to series.
         #[test]

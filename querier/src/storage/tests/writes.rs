@@ -377,6 +377,23 @@ fn a_series_without_labels_must_be_known() {
 }
 
 #[test]
+fn samples_that_are_refused_need_no_labels() {
+    let node = Node::with(|config| config.retention = Retention::keeping(Some(3_600_000)));
+    let judged = |t_ms: &[i64]| {
+        let samples: Vec<Sample> = t_ms.iter().map(|t_ms| Sample::float(*t_ms, 7.0)).collect();
+        let mut out = BatchWriter::default();
+        out.known_series(5, &SeriesData { samples: &samples, ..SeriesData::default() });
+        let bytes = out.finish();
+        node.store().judge(ShardId(0), &Tenant::default(), BatchView::read(&bytes).unwrap(), NOW)
+    };
+    let old = NOW - 4_000_000;
+    let counts = judged(&[old, old + 1]).unwrap().counts;
+    assert_eq!((counts.samples, counts.rejected_samples), (0, 2));
+    assert!(counts.reasons[0].contains("retention"), "{:?}", counts.reasons);
+    assert!(matches!(judged(&[old, NOW]), Err(Error::UnknownSeries(_))));
+}
+
+#[test]
 fn memory_is_bounded_by_early_flushes_and_then_by_refusing() {
     let node = Node::with(|config| config.memory_limit_bytes = 2 << 20);
     // Values without a pattern, since a constant would take next to no memory.
