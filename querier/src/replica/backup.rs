@@ -36,13 +36,19 @@ impl Replicas {
         // While its lease runs, this replica has all that was acknowledged; what of that is committed it may not know yet.
         self.readable(shard, Epoch(request.epoch))?;
         let hosted = self.shard(shard).ok_or_else(|| not_here(shard))?;
-        self.wait_committed(shard, hosted.peek(Shard::durable_seq)).await?;
+        let wanted = hosted.peek(Shard::durable_seq);
+        self.wait_committed(shard, wanted).await?;
         let store = self.store.clone();
         let (end, chunks, classes) = blocking(move || {
             let (end, chunks) = store.snapshot(shard)?;
             Ok::<_, Error>((end, chunks, store.classes_of(shard)?))
         })
         .await?;
+        if end.seq < wanted {
+            let text =
+                format!("shard {shard} was replaced before it could be copied: it ends at {}", end.seq);
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
         let (format, window_ms) = self.store.layout();
         let header = pb::SnapshotHeader {
             cluster_id: self.cluster_id.clone(),

@@ -1,7 +1,8 @@
 //! A shard as a stream of bytes, for a replica that joins or for a backup; [`Store::install`] is the way back.
 //!
 //! The stream is a list of items: the shard's own row, its other rows, the pairs of its windows, and the entries that
-//! are committed and not in windows. While a stream is read nothing that it needs is removed.
+//! are committed and not in windows. While a stream is read nothing that it needs is removed, but with the whole shard:
+//! then it ends with an error.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tricord_model::{Seq, ShardId};
 use super::format::FORMAT;
 use super::head::Shard;
 use super::keys;
-use super::store::Inner;
+use super::store::{Cell, Inner};
 use super::{Error, Position, Store};
 
 /// A shard's state in chunks of at most 1 MiB, without meaningful borders between them.
@@ -65,7 +66,9 @@ impl Drop for Pin {
 /// What is still to be sent.
 struct Sending {
     pin: Pin,
-    shard: ShardId,
+    /// What the shard was as the snapshot began. Who removes it unmaps it first, so that what was read while it is still
+    /// mapped was there.
+    cell: Arc<Cell>,
     buffer: Vec<u8>,
     /// Family, the key to go on from, and the end of the range.
     ranges: VecDeque<(Item, Vec<u8>, Vec<u8>)>,
@@ -77,12 +80,14 @@ impl Store {
     /// A shard's committed state: the position it reaches, and the chunks to hand to [`Store::install`] elsewhere.
     ///
     /// # Errors
-    /// [`Error::UnknownShard`], or the disk's failure; chunks may be errors too.
+    /// [`Error::UnknownShard`], or the disk's failure; chunks may be errors too, [`Error::Removed`] where the shard is
+    /// dropped or replaced before the last one was read.
     pub(crate) fn snapshot(&self, shard: ShardId) -> Result<(Position, SnapshotChunks), Error> {
         let inner = &self.inner;
-        let cell = inner.cell(shard)?;
         let _no_flush = inner.flushing.lock();
         let _no_rows = inner.writing_rows.lock();
+        // Under the lock of whoever removes shards, so that it is the one of which the rows are read.
+        let cell = inner.cell(shard)?;
         inner.pins.fetch_add(1, Ordering::AcqRel);
         let pin = Pin(Arc::clone(inner));
         let mut ranges = VecDeque::new();
@@ -115,7 +120,7 @@ impl Store {
             put(&mut buffer, Item::State, key, value);
             Ok(true)
         })?;
-        let sending = Sending { pin, shard, buffer, ranges, after: base.seq, last: position.seq };
+        let sending = Sending { pin, cell, buffer, ranges, after: base.seq, last: position.seq };
         Ok((position, Box::new(sending)))
     }
 
@@ -144,6 +149,17 @@ impl Store {
 }
 
 impl Sending {
+    /// Whether all that was read so far was there, and whole.
+    fn is_there(&self) -> Result<(), Error> {
+        let (inner, shard) = (&self.pin.0, self.cell.id);
+        if !inner.find(shard).is_some_and(|now| Arc::ptr_eq(&now, &self.cell)) {
+            let (from, until) = ("its begin".to_owned(), "its end".to_owned());
+            return Err(Error::Removed { shard, from, until });
+        }
+        // What is found to be lost while it is sent, is not there to be found.
+        inner.damages.of_shard(shard).map_or(Ok(()), Err)
+    }
+
     /// Puts the next items into the buffer; answers whether there were any.
     fn fill(&mut self) -> Result<bool, Error> {
         let inner = &self.pin.0;
@@ -151,26 +167,28 @@ impl Sending {
             let family = if item == Item::Index { keys::INDEX } else { keys::DATA };
             let buffer = &mut self.buffer;
             let mut next = None;
-            inner.rocks.scan::<Error>(family, &from, &to, &mut |key, value| {
+            let read = inner.rocks.scan::<Error>(family, &from, &to, &mut |key, value| {
                 if buffer.len() >= CHUNK_BYTES {
                     next = Some(key.to_vec());
                     return Ok(false);
                 }
                 put(buffer, item, key, value);
                 Ok(true)
-            })?;
-            // What is found to be lost while it is sent, is not there to be found.
-            inner.damages.of_shard(self.shard).map_or(Ok(()), Err)?;
+            });
+            self.is_there()?;
+            read?;
             if let Some(key) = next {
                 self.ranges.push_front((item, key, to));
             }
             return Ok(true);
         }
         if self.after >= self.last {
+            self.is_there()?;
             return Ok(false);
         }
-        let entries = inner.log()?.entries(self.shard, self.after, CHUNK_BYTES)?;
-        let entries = entries.ok_or_else(|| Error::corrupt("the log was trimmed under a snapshot"))?;
+        let read = inner.log()?.entries(self.cell.id, self.after, CHUNK_BYTES);
+        self.is_there()?;
+        let entries = read?.ok_or_else(|| Error::corrupt("the log was trimmed under a snapshot"))?;
         for entry in entries.iter().take_while(|entry| entry.seq <= self.last) {
             let mut key = Vec::new();
             let out = &mut Out::new(&mut key);

@@ -215,3 +215,23 @@ fn a_backup_is_put_in_place_without_the_epochs_of_its_cluster() {
     assert!(joiner.store().install_backup(ShardId(1), position.seq.next(), &mut chunks).is_err());
     assert!(!joiner.store().shards().contains(&ShardId(1)));
 }
+
+#[test]
+fn a_snapshot_of_a_shard_that_goes_away_meanwhile_is_an_error() {
+    for (is_written_out, comes_back) in [(true, false), (true, true), (false, false), (false, true)] {
+        let (source, joiner) = (Node::new(), Node::new());
+        fill(&source, 1, 0..20);
+        if is_written_out {
+            source.store().flush().unwrap();
+        }
+        let (position, mut chunks) = source.store().snapshot(ShardId(1)).unwrap();
+        source.store().drop_shard(ShardId(1)).unwrap();
+        if comes_back {
+            source.store().create_shard(ShardId(1)).unwrap();
+            fill(&source, 1, 0..30);
+        }
+        let failed = joiner.store().install(ShardId(1), position, &mut chunks).unwrap_err();
+        assert!(matches!(failed, Error::Removed { .. }), "{failed}");
+        assert!(chunks.next().is_some_and(|chunk| chunk.is_err()), "it does not end as if it were whole");
+    }
+}
