@@ -108,7 +108,8 @@ impl Replicas {
         if last > Seq(0) {
             return Err(has_data(shard));
         }
-        if view.in_sync == [self.node] {
+        // Nobody else is there to be added. Otherwise an earlier proposal may add an empty joiner yet: a new epoch voids it.
+        if view.in_sync == [self.node] && view.joining.is_empty() {
             let View { epoch, primary, in_sync, joining } = view;
             return Ok(ShardConfig { shard, epoch, primary, in_sync, joining });
         }
@@ -136,6 +137,11 @@ impl Replicas {
                 }
                 if state.machine.last().seq > Seq(0) {
                     return Err(has_data(id));
+                }
+                if state.machine.may_grow() {
+                    let text =
+                        format!("shard {id} has just asked for another in-sync replica, which is empty");
+                    return Err(Error::new(ErrorKind::StaleEpoch, text));
                 }
                 state.step_aside(now_ms);
                 Ok(())

@@ -123,6 +123,13 @@ impl Shard {
         primary.peers.get(&id).is_some_and(|peer| peer.wanted.is_some_and(|seq| peer.matched >= seq))
     }
 
+    /// Whether a proposal of this epoch that adds a replica to the in-sync set is on its way to metadata, or may have been
+    /// taken.
+    #[must_use]
+    pub fn may_grow(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if !primary.proposals.doubt.is_empty())
+    }
+
     /// Takes what came of the last proposal.
     pub fn proposed(&mut self, now_ms: u64, outcome: ProposalOutcome) {
         let (retry_ms, confirm_ms) = (self.timing.retry_ms, self.timing.confirm_ms);

@@ -3,8 +3,8 @@
 
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 use tricord_replication::{
-    Ack, AckResult, Action, Boot, Entries, OlderEpochs, Position, RoleName, Shard, SnapshotVerdict, Timing,
-    Verdict, View,
+    Ack, AckResult, Action, Boot, Entries, OlderEpochs, Position, ProposalOutcome, RoleName, Shard,
+    SnapshotVerdict, Timing, Verdict, View,
 };
 
 const TIMING: Timing = Timing {
@@ -255,4 +255,36 @@ fn a_failed_log_takes_no_more_writes_and_asks_for_another_primary() {
     assert!(primary.machine.writable(10_050, Epoch(1)).is_err());
     primary.machine.tick(10_050);
     assert!(primary.machine.actions().iter().any(|action| matches!(action, Action::Propose(_))));
+}
+
+#[test]
+fn a_joiner_may_be_in_sync_until_that_is_refused_or_void() {
+    let mut primary = Replica::new(1);
+    primary.configure(10_000, view(1, 1, &[1], &[2]));
+    let wishes = |primary: &mut Replica, from_ms: u64| {
+        (from_ms..from_ms + 20_000).step_by(100).find(|now_ms| {
+            primary.followers_answer(*now_ms, &[2]);
+            primary.machine.tick(*now_ms);
+            let both = |wish: &View| wish.in_sync == [NodeId(1), NodeId(2)];
+            primary
+                .machine
+                .actions()
+                .iter()
+                .any(|action| matches!(action, Action::Propose(wish) if both(wish)))
+        })
+    };
+    assert!(!primary.machine.may_grow());
+    let now_ms = wishes(&mut primary, 10_000).expect("a proposal");
+    assert!(primary.machine.may_grow(), "it is on its way");
+    primary.machine.proposed(now_ms, ProposalOutcome::Refused);
+    assert!(!primary.machine.may_grow());
+
+    let now_ms = wishes(&mut primary, now_ms).expect("another proposal");
+    primary.machine.proposed(now_ms, ProposalOutcome::Unknown);
+    assert!(primary.machine.may_grow(), "it may have been taken");
+    let now_ms = wishes(&mut primary, now_ms).expect("a third proposal");
+    primary.machine.proposed(now_ms, ProposalOutcome::Refused);
+    assert!(primary.machine.may_grow(), "the second may still be taken");
+    primary.configure(now_ms, view(2, 1, &[1], &[2]));
+    assert!(!primary.machine.may_grow(), "its epoch is over");
 }

@@ -149,3 +149,28 @@ async fn a_replica_that_may_not_answer_gives_no_copy() {
         node.stop().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_alone_takes_a_new_epoch_while_another_may_be_added() {
+    let dir = TempDir::new().unwrap();
+    let cluster = Cluster::fixed(map(1, &[1], &[], 1, 1));
+    let source = start(&cluster, &dir.path().join("source"), 1).await;
+    must_write(&cluster, 0, 0).await;
+    let held = copy(&cluster, 1, 0).await;
+    for (joining, least) in [(vec![], 1), (vec![2], 3)] {
+        let cluster = Cluster::fixed(map(1, &[1], &joining, 2, 1));
+        cluster.set_local(NodeId(2), Arc::new(Dead));
+        let node = start(&cluster, &dir.path().join(format!("with-{}", joining.len())), 1).await;
+        let started = Instant::now();
+        while let Err(error) = restore(&cluster, 1, addressed(&cluster, held.clone(), 1)).await {
+            assert!(error.retryable() && started.elapsed() < DEADLINE, "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        must_write(&cluster, 0, 1).await;
+        // One for the restore, and one since the replica begins anew with what it has been given.
+        let epoch = cluster.map().shard(ShardId(0)).unwrap().epoch;
+        assert!(epoch >= Epoch(least), "epoch {epoch} with {joining:?} joining");
+        node.stop().await.unwrap();
+    }
+    source.stop().await.unwrap();
+}
