@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use tricord_model::codec::Writer as Out;
 use tricord_model::{Seq, ShardId};
 
+use super::flush::{decode_mark, encode_mark};
 use super::format::FORMAT;
 use super::head::Shard;
 use super::keys;
@@ -148,6 +149,19 @@ impl Store {
     }
 }
 
+/// What a mark said when the entries ended at `last`, where it says something else by now: deletes that have been carried
+/// out since are none to whoever ends there, who may give their numbers to others.
+fn as_of(last: Seq, key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    let of = keys::parse_mark(key).and_then(|_| keys::parse_generation(key));
+    let Some(of) = of else { return Ok(None) };
+    let (mut mark, replaced) = decode_mark(of, value)?;
+    if mark.deleted <= last {
+        return Ok(None);
+    }
+    mark.deleted = last;
+    Ok(Some(encode_mark(&mark, &replaced)))
+}
+
 impl Sending {
     /// Whether all that was read so far was there, and whole.
     fn is_there(&self) -> Result<(), Error> {
@@ -167,12 +181,16 @@ impl Sending {
             let family = if item == Item::Index { keys::INDEX } else { keys::DATA };
             let buffer = &mut self.buffer;
             let mut next = None;
+            let last = self.last;
             let read = inner.rocks.scan::<Error>(family, &from, &to, &mut |key, value| {
                 if buffer.len() >= CHUNK_BYTES {
                     next = Some(key.to_vec());
                     return Ok(false);
                 }
-                put(buffer, item, key, value);
+                match as_of(last, key, value)? {
+                    Some(older) => put(buffer, item, key, &older),
+                    None => put(buffer, item, key, value),
+                }
                 Ok(true)
             });
             self.is_there()?;

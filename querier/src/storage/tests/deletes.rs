@@ -212,3 +212,23 @@ fn whether_there_is_anything_to_delete_is_seen_in_memory_and_on_disk() {
     assert!(has_any(&everything("a")));
     assert!(!has_any(&of("a", T0 + WINDOW, T0 + 2 * WINDOW)));
 }
+
+#[test]
+fn a_copy_knows_nothing_of_deletes_that_come_after_it() {
+    let (source, mut other) = (Node::new(), Node::new());
+    source.write(0, batch(vec![series("a", 1, &[(T0 + 10, 1.0)]), series("b", 1, &[(T0 + 10, 2.0)])]));
+    source.store().flush().unwrap();
+    let (position, mut chunks) = source.store().snapshot(ShardId(0)).unwrap();
+    // It hides nothing, so that the marks say at once that it is carried out, before any was read for the copy.
+    source.delete(0, &everything("nothing"));
+    assert_eq!((clean(&source).left, source.store().stats().tombstones), (0, 0));
+    other.store().install_backup(ShardId(0), position.seq, &mut chunks).unwrap();
+    // Its next entry has the number of that delete.
+    other.delete(0, &everything("a"));
+    assert_eq!(other.store().position(ShardId(0)).seq, source.store().position(ShardId(0)).seq);
+    let expected = BTreeMap::from([(labels("b", 1), vec![Sample::float(T0 + 10, 2.0)])]);
+    assert_eq!(other.all(), expected);
+    clean(&other);
+    other.reopen();
+    assert_eq!((other.all(), other.store().stats().tombstones), (expected, 0));
+}
