@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tricord_model::codec::{CodecError, Reader as In};
 use tricord_model::{Epoch, Seq, ShardId};
 
-use super::keys::{self, Row};
+use super::keys::{self, Generation, Row};
 use super::log::Kind;
 use super::snapshot::Item;
 use super::state::{Meta, meta_row};
@@ -174,15 +174,15 @@ impl<'a> Installing<'a> {
                 return Err(Error::corrupt("a snapshot is of a shard that is not complete"));
             }
             Item::State => self.rows.push(pair),
-            Item::Index => self.index.push(pair),
+            Item::Index => {
+                self.raise_generation(&pair.0);
+                self.index.push(pair);
+            }
             Item::Data => {
-                if let Some(of) = keys::parse_generation(&pair.0) {
-                    let mut generations = self.inner.generations.lock();
-                    let highest = generations.entry(of.window_ms).or_default();
-                    *highest = of.number.max(*highest);
-                    if keys::parse_mark(&pair.0).is_some() {
-                        self.generations.insert(keys::generation(of));
-                    }
+                if let Some(of) = self.raise_generation(&pair.0)
+                    && keys::parse_mark(&pair.0).is_some()
+                {
+                    self.generations.insert(keys::generation(of));
                 }
                 self.data.push(pair);
             }
@@ -190,6 +190,15 @@ impl<'a> Installing<'a> {
         }
         self.bytes += key.len() + value.len();
         if self.bytes >= FILE_BYTES { self.ingest() } else { Ok(()) }
+    }
+
+    /// Keeps the number of a key's generation from being given to another one, from its first pair on.
+    fn raise_generation(&self, key: &[u8]) -> Option<Generation> {
+        let of = keys::parse_generation(key)?;
+        let mut generations = self.inner.generations.lock();
+        let highest = generations.entry(of.window_ms).or_default();
+        *highest = of.number.max(*highest);
+        Some(of)
     }
 
     fn take_class(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
