@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tricord_model::{Epoch, Seq, ShardId};
 use tricord_replication::Shard;
-use tricord_runtime::blocking;
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{Error, ErrorKind, ResponseStream};
 
@@ -39,11 +38,12 @@ impl Replicas {
         let wanted = hosted.peek(Shard::durable_seq);
         self.wait_committed(shard, wanted).await?;
         let store = self.store.clone();
-        let (end, chunks, classes) = blocking(move || {
+        // It may wait for a snapshot that goes in, as long as the network takes.
+        let taking = tokio::task::spawn_blocking(move || {
             let (end, chunks) = store.snapshot(shard)?;
             Ok::<_, Error>((end, chunks, store.classes_of(shard)?))
-        })
-        .await?;
+        });
+        let (end, chunks, classes) = taking.await.map_err(Error::internal)??;
         if end.seq < wanted {
             let text =
                 format!("shard {shard} was replaced before it could be copied: it ends at {}", end.seq);

@@ -7,7 +7,6 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tricord_runtime::blocking;
 use tricord_wire::proto::datanode as pb;
 use tricord_wire::{Error, ErrorKind, ResponseStream};
 
@@ -72,7 +71,8 @@ enum Piece {
     Failed(String),
 }
 
-/// Hands a snapshot that comes in, from its first chunk on, to `install` on another thread.
+/// Hands a snapshot that comes in, from its first chunk on, to `install` on another thread. The caller has a permit of
+/// `Replicas::fills`.
 pub(super) async fn take_chunks(
     first: pb::SnapshotChunk,
     chunks: ResponseStream<pb::SnapshotChunk>,
@@ -81,7 +81,8 @@ pub(super) async fn take_chunks(
     + 'static,
 ) -> Result<(), Error> {
     let (sender, mut receiver) = mpsc::channel(CHUNKS_AHEAD);
-    let installing = blocking(move || {
+    // As long as the network takes: not a thread of those that short work waits for.
+    let installing = tokio::task::spawn_blocking(move || {
         install(&mut std::iter::from_fn(|| match receiver.blocking_recv() {
             Some(Piece::Data(data)) => Some(Ok(data)),
             Some(Piece::End) => None,
@@ -90,7 +91,7 @@ pub(super) async fn take_chunks(
         }))
     });
     let (installed, ()) = tokio::join!(installing, feed(first, chunks, sender));
-    installed
+    installed.map_err(Error::internal)?
 }
 
 pub(super) fn invalid(text: &str) -> Error {

@@ -50,6 +50,8 @@ pub(crate) struct Replicas {
     answers: Mutex<HashMap<NodeId, Answers>>,
     snapshots: tokio::sync::Semaphore,
     backups: Arc<tokio::sync::Semaphore>,
+    /// Taken before a shard's turn by whoever puts a snapshot in place.
+    fills: tokio::sync::Semaphore,
     throttle: Throttle,
     told_unanswered: Seldom,
     /// Whether the machines know that the log has failed.
@@ -75,6 +77,9 @@ pub(crate) struct Parts {
 
 /// Snapshots sent at once to joiners, and as many for backups: each reads a shard's whole state.
 const MAX_SNAPSHOTS: usize = 2;
+/// Snapshots put in place at once: each keeps windows from being written out for as long as its sender takes, so that more
+/// would only wait for one another, each with a thread.
+const MAX_FILLS: usize = 1;
 /// How long a node that stops waits for others to lead its shards; metadata may be away.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 const HAND_OVER_POLL: Duration = Duration::from_millis(10);
@@ -96,6 +101,7 @@ impl Replicas {
             answers: Mutex::default(),
             snapshots: tokio::sync::Semaphore::new(MAX_SNAPSHOTS),
             backups: Arc::new(tokio::sync::Semaphore::new(MAX_SNAPSHOTS)),
+            fills: tokio::sync::Semaphore::new(MAX_FILLS),
             throttle: Throttle::new(parts.snapshot_bytes_per_s),
             told_unanswered: Seldom::every(Duration::from_secs(10)),
             log_failed: AtomicBool::new(false),

@@ -47,6 +47,7 @@ impl Replicas {
         self.check_fits(&header)?;
         let (shard, last) = (ShardId(header.shard), Seq(header.last_seq));
         let hosted = self.shard(shard).ok_or_else(|| not_here(shard))?;
+        let _fill = self.fills.acquire().await.map_err(Error::internal)?;
         let config = self.stand_alone(&hosted, Epoch(header.epoch)).await?;
         let filled = {
             let _turn = hosted.turn.lock().await;

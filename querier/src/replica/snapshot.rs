@@ -99,6 +99,7 @@ impl Replicas {
         self.check_meant(&header.cluster_id, header.to_node)?;
         let shard = ShardId(header.shard);
         let hosted = self.shard(shard).ok_or_else(|| not_here(shard))?;
+        let _fill = self.fills.acquire().await.map_err(Error::internal)?;
         let _turn = hosted.turn.lock().await;
         let (from, epoch) = (NodeId(header.from_node), Epoch(header.epoch));
         let end = Seq(header.last_seq);
