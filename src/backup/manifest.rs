@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::parts;
+use super::{FILE_MODE, parts};
 
 /// The manifest's name.
 pub(super) const FILE: &str = "backup.json";
@@ -103,7 +104,7 @@ impl Manifest {
         let text = format!("{:#}\n", serde_json::to_value(envelope)?);
         let (staged, path) = (dir.join(format!("{FILE}.new")), dir.join(FILE));
         let write = || -> std::io::Result<()> {
-            let mut file = File::create(&staged)?;
+            let mut file = File::options().write(true).create_new(true).mode(FILE_MODE).open(&staged)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&staged, &path)?;

@@ -25,6 +25,9 @@ const ATTEMPTS: usize = 20;
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Bytes in one message.
 const CHUNK_BYTES: usize = 1 << 20;
+/// A backup has all tenants' data: only its owner may read it.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 
 fn throttle(matches: &ArgMatches) -> Throttle {
     Throttle::new(matches.get_one::<u64>("max-bytes-per-s").copied().unwrap_or(0))

@@ -1,10 +1,11 @@
 //! The files of a backup: a shard's stream cut into files of bounded size, with a checksum of each.
 
+use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::StreamExt;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,9 +17,9 @@ use tricord_wire::proto::datanode as pb;
 use tricord_wire::{Error, ErrorKind, ResponseStream};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::CHUNK_BYTES;
 use super::manifest::{PartFile, ShardCopy};
 use super::progress::Progress;
+use super::{CHUNK_BYTES, FILE_MODE};
 
 /// Chunks read ahead.
 const AHEAD: usize = 4;
@@ -84,7 +85,14 @@ impl<'a> PartWriter<'a> {
     async fn begin(&self) -> Result<Open> {
         let name = format!("{PREFIX}{:05}-{:05}{SUFFIX}", self.shard, self.done.len());
         let path = self.dir.join(&name);
-        let file = File::create(&path).await.with_context(|| format!("cannot make {}", path.display()))?;
+        // What another backup writes there is not written over, and everybody's data is not for everybody.
+        let made = File::options().write(true).create_new(true).mode(FILE_MODE).open(&path).await;
+        let file = made.map_err(|error| match error.kind() {
+            IoErrorKind::AlreadyExists => {
+                anyhow!("{} is there already: give each backup a directory of its own", path.display())
+            }
+            _ => anyhow::Error::new(error).context(format!("cannot make {}", path.display())),
+        })?;
         Ok(Open { file, name, bytes: 0, hash: Xxh3::new() })
     }
 
@@ -194,4 +202,38 @@ pub(super) fn read(
         sent
     });
     (ReceiverStream::new(receiver).boxed(), reading)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn two_backups_in_one_directory_do_not_write_over_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = PartWriter::new(dir.path(), 3, 4);
+        first.write(b"first").await.unwrap();
+        let mut second = PartWriter::new(dir.path(), 3, 4);
+        let refused = second.write(b"second").await.unwrap_err();
+        assert!(refused.to_string().contains("shard-00003-00000.part is there already"), "{refused}");
+        second.discard().await;
+        let done = first.finish().await.unwrap();
+        let progress = Progress::default();
+        for part in &done {
+            verify(dir.path(), part, &progress).await.unwrap();
+            let mode = dir.path().join(&part.name).metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, FILE_MODE);
+        }
+        assert_eq!(done.len(), 2);
+
+        // A shard that is copied again begins anew.
+        let mut again = PartWriter::new(dir.path(), 4, 4);
+        again.write(b"broken off").await.unwrap();
+        again.discard().await;
+        let mut again = PartWriter::new(dir.path(), 4, 4);
+        again.write(b"whole").await.unwrap();
+        assert_eq!(again.finish().await.unwrap().len(), 2);
+    }
 }

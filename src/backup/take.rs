@@ -1,6 +1,8 @@
 //! `tricord cluster backup`: a copy of every shard from one in-sync replica, into a directory.
 
+use std::fs::{DirBuilder, File};
 use std::io::ErrorKind as IoErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ use tricord_wire::{Error, ErrorKind, ResponseStream};
 use super::manifest::{Manifest, ShardCopy};
 use super::parts::PartWriter;
 use super::progress::Progress;
-use super::{AGAIN_AFTER, AT_ONCE, ATTEMPTS};
+use super::{AGAIN_AFTER, AT_ONCE, ATTEMPTS, DIR_MODE};
 use crate::{banner, table};
 
 /// How long a node that has begun may take for the next chunk; it may be throttled.
@@ -93,11 +95,19 @@ fn make_dir(dir: &Path) -> Result<()> {
             ensure!(entries.next().is_none(), "{shown} is not empty: give a directory of its own")
         }
         Err(error) if error.kind() == IoErrorKind::NotFound => {
-            std::fs::create_dir_all(dir).with_context(|| format!("cannot make {shown}"))?;
+            make_new(dir).with_context(|| format!("cannot make {shown}"))?;
         }
         Err(error) => return Err(error).with_context(|| format!("cannot use {shown}")),
     }
     Ok(())
+}
+
+/// Makes a directory that is not there, durably; of two commands that do so at once, one fails.
+fn make_new(dir: &Path) -> std::io::Result<()> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent)?;
+    DirBuilder::new().mode(DIR_MODE).create(dir)?;
+    File::open(parent)?.sync_all()
 }
 
 impl Job<'_> {
