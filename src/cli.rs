@@ -314,8 +314,8 @@ fn check() -> Command {
         )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("For machines"))
         .after_help(
-            "Nothing is written. Ends with 0 where nothing is damaged, 1 where something is, 2 where the directory cannot \
-             be looked at.\n\nExamples:\n  tricord check ./tricord-data\n  tricord check --json /srv/tricord",
+            "Nothing is written. Ends with 0 where nothing is damaged, 1 where something is or a backup lacks shards, 2 where \
+             the directory cannot be looked at.\n\nExamples:\n  tricord check ./tricord-data\n  tricord check --json /srv/tricord",
         )
 }
 

@@ -254,6 +254,10 @@ async fn a_damaged_shard_fails_the_backup_or_is_left_out() -> Result<()> {
     let told = backup(single.rpc(), &partial, &["--partial"]).await?;
     ensure!(told.contains("is left out") && told.contains("without the shards"), "{told}");
 
+    let checked = run(check(&partial)).await?;
+    let told = text(&checked);
+    ensure!(checked.status.code() == Some(1) && told.contains("is not in this backup"), "{told}");
+
     let empty = Single::builder(BINARY).flags(["--shards=4"]).start().await?;
     let refused = refused(empty.rpc(), &partial).await?;
     ensure!(refused.contains("lacks the shards"), "{refused}");

@@ -17,6 +17,18 @@ pub(crate) fn is_backup(dir: &Path) -> bool {
         || std::fs::read_dir(dir).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(is_part)))
 }
 
+fn left_out(dir: &Path, shard: u32) -> Finding {
+    Finding {
+        place: dir.display().to_string(),
+        what: format!("shard {shard} is not in this backup: it was left out, as --partial allows"),
+        shard: Some(shard),
+        lost: format!("shard {shard} cannot be restored from here"),
+        advice: "make another backup once its replicas answer; `cluster restore --partial` restores the rest of this one"
+            .to_owned(),
+        ..Finding::default()
+    }
+}
+
 /// Reads a whole backup, and answers what is damaged, and what there was to look at, as text.
 ///
 /// # Errors
@@ -27,7 +39,7 @@ pub(crate) fn look(dir: &Path) -> Result<(CheckReport, String)> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let progress = Progress::default();
     let reading = async {
-        let mut findings = Vec::new();
+        let mut findings: Vec<Finding> = manifest.missing.iter().map(|shard| left_out(dir, *shard)).collect();
         for copy in &manifest.copies {
             for part in &copy.files {
                 if let Err(error) = parts::verify(dir, part, &progress).await {
