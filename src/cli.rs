@@ -219,9 +219,9 @@ fn cluster(settings: &[Setting]) -> Command {
         let parser = value_parser!(u64).range(least..);
         Arg::new(name).long(name).value_name("BYTES").value_parser(parser).help(help)
     };
-    // Nodes do not wait for ever for the next piece of a restore.
+    // Nodes do not wait for ever until a piece of a copy is taken, or the next one of a restore comes.
     let pace =
-        |least| bytes("max-bytes-per-s", least, "Read or send no more per second [default: without bound]");
+        || bytes("max-bytes-per-s", 131_072, "Read or send no more per second [default: without bound]");
     let directory = |name: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)
@@ -251,7 +251,7 @@ fn cluster(settings: &[Setting]) -> Command {
             with(backup, &["metadata", "rpc_listen"])
                 .arg(directory("into", "An empty or new directory for the backup"))
                 .arg(partial("Leave shards out that no replica can give, instead of failing"))
-                .arg(pace(1))
+                .arg(pace())
                 .arg(
                     bytes("part-bytes", 65_536, "Begin another file of a shard after so many bytes")
                         .default_value("1073741824"),
@@ -262,7 +262,7 @@ fn cluster(settings: &[Setting]) -> Command {
             with(restore, &["metadata", "rpc_listen"])
                 .arg(directory("from", "The directory of the backup"))
                 .arg(partial("Restore a backup that lacks shards"))
-                .arg(pace(131_072))
+                .arg(pace())
                 .arg(wait())
                 .arg(timeout()),
         )

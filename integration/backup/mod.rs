@@ -142,9 +142,19 @@ async fn a_backup_that_is_damaged_or_not_whole_is_refused_before_anything_is_cha
     let output = run(command("backup", single.rpc(), "--into", &whole, &[])).await?;
     ensure!(!output.status.success() && text(&output).contains("is not empty"), "{}", text(&output));
 
+    // A pace at which nodes would give up is none.
+    let none = dir.path().join("none");
+    let output = run(command("backup", single.rpc(), "--into", &none, &["--max-bytes-per-s=131071"])).await?;
+    ensure!(
+        !output.status.success() && text(&output).contains("131071 is not in 131072"),
+        "{}",
+        text(&output)
+    );
+    ensure!(!none.exists());
+
     // One that is killed on its way.
     let half = dir.path().join("half");
-    let mut slow = command("backup", single.rpc(), "--into", &half, &["--max-bytes-per-s=1"]);
+    let mut slow = command("backup", single.rpc(), "--into", &half, &["--max-bytes-per-s=131072"]);
     let mut slow = slow.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     eventually(LIMIT, || async {
         ensure!(!parts(&half)?.is_empty(), "no file yet");
