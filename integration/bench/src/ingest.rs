@@ -42,21 +42,39 @@ pub(crate) struct Round {
     pub(crate) others_s: f64,
 }
 
-/// All requests of a scenario: for each stretch of scrapes those of each connection.
-fn requests(scenario: Scenario, wire: Wire, start_ms: i64) -> Result<Vec<Vec<Vec<Request>>>> {
-    let mut parts: Vec<Part> =
-        (0..CONNECTIONS).map(|number| Part::new(scenario, wire, start_ms, (number, CONNECTIONS))).collect();
+/// A scenario in the making: what each connection sends, stretch by stretch.
+pub(crate) struct Load(Vec<Part>);
+
+/// For each connection the requests of a stretch of scrapes.
+type Stretch = Vec<Vec<Request>>;
+
+impl Load {
+    pub(crate) fn new(scenario: Scenario, wire: Wire, start_ms: i64) -> Self {
+        let part = |number| Part::new(scenario, wire, start_ms, (number, CONNECTIONS));
+        Self((0..CONNECTIONS).map(part).collect())
+    }
+
+    /// The next so many scrapes; `None` at the end.
+    ///
+    /// # Errors
+    /// When a body cannot be made.
+    pub(crate) fn next(&mut self, ticks: i64) -> Result<Option<Stretch>> {
+        let stretch = self.0.iter_mut().map(|part| part.next(ticks)).collect::<Result<Stretch>>()?;
+        Ok(if stretch.iter().all(Vec::is_empty) { None } else { Some(stretch) })
+    }
+}
+
+/// All requests of a scenario.
+fn requests(scenario: Scenario, wire: Wire, start_ms: i64) -> Result<Vec<Stretch>> {
+    let mut load = Load::new(scenario, wire, start_ms);
     let mut stretches = Vec::new();
     // The first scrape alone makes the series.
     let mut ticks = 1;
-    loop {
-        let stretch = parts.iter_mut().map(|part| part.next(ticks)).collect::<Result<Vec<_>>>()?;
-        if stretch.iter().all(Vec::is_empty) {
-            return Ok(stretches);
-        }
+    while let Some(stretch) = load.next(ticks)? {
         stretches.push(stretch);
         ticks = TICKS_TOGETHER;
     }
+    Ok(stretches)
 }
 
 /// What was acknowledged.
@@ -71,12 +89,7 @@ pub(crate) struct Acked {
 ///
 /// # Errors
 /// When a request is not acknowledged.
-pub(crate) async fn send(
-    server: &Server,
-    wire: Wire,
-    stretch: Vec<Vec<Request>>,
-    acked: &mut Acked,
-) -> Result<()> {
+pub(crate) async fn send(server: &Server, wire: Wire, stretch: Stretch, acked: &mut Acked) -> Result<()> {
     let mut connections = JoinSet::new();
     let client = server.writer(wire);
     for requests in stretch {

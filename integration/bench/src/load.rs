@@ -57,6 +57,9 @@ impl Scenario {
     pub(crate) const B: Self = Self { name: "B", series: 100_000, ticks: 120, interval_ms: 15_000 };
     /// A million series, some scrapes each.
     pub(crate) const MILLION: Self = Self { name: "1M", series: 1_000_000, ticks: 4, interval_ms: 15_000 };
+    /// A million series over half an hour: a whole window, all of it in memory and in the log.
+    pub(crate) const WINDOW: Self =
+        Self { name: "1M window", series: 1_000_000, ticks: 120, interval_ms: 15_000 };
     /// Six hundred series over thirty days, once a minute.
     pub(crate) const MONTH: Self = Self { name: "30d", series: 600, ticks: 43_200, interval_ms: 60_000 };
 

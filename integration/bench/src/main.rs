@@ -12,6 +12,7 @@ mod queries;
 mod report;
 mod restart;
 mod server;
+mod summary;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde::Serialize;
 
 use crate::ingest::Round;
@@ -49,12 +50,18 @@ fn command() -> Command {
         .arg(path("tricord", "the binary to measure"))
         .arg(path("dir", "where data and results go; folders of servers in it are replaced"))
         .arg(list("servers", "tricord,victoria-metrics,prometheus", "which servers, by turns"))
-        .arg(list("parts", "ingest,query,cold,month,million,lists,churn", "what is measured"))
+        .arg(list("parts", "ingest,query,cold,month,million,window,lists,churn", "what is measured"))
         .arg(list("scenarios", "A,B", "loads of part ingest"))
         .arg(list("wires", "v1,v2,otlp", "how they are sent; the peers take v1 only"))
         .arg(count("rounds", "5", "rounds of writing per server"))
         .arg(count("asks", "11", "questions per query and server"))
         .arg(count("series", "1000000", "series of the day of part lists"))
+        .arg(
+            Arg::new("keep")
+                .long("keep")
+                .action(ArgAction::SetTrue)
+                .help("leave the folders of parts million and window, to look at them"),
+        )
 }
 
 fn main() -> Result<()> {
@@ -71,7 +78,17 @@ struct Bench {
     start_ms: i64,
     rounds: usize,
     asks: usize,
+    keep: bool,
     raw: File,
+    measured: Measured,
+}
+
+/// What the parts have measured so far.
+#[derive(Default)]
+pub(crate) struct Measured {
+    pub(crate) rounds: Vec<Round>,
+    pub(crate) timings: Vec<Timing>,
+    pub(crate) restarts: Vec<Restart>,
 }
 
 async fn run(matches: &ArgMatches) -> Result<()> {
@@ -90,7 +107,9 @@ async fn run(matches: &ArgMatches) -> Result<()> {
         start_ms: now_ms / 60_000 * 60_000,
         rounds: number("rounds"),
         asks: number("asks"),
+        keep: matches.get_flag("keep"),
         raw,
+        measured: Measured::default(),
     };
     let scenarios = texts("scenarios").iter().map(|name| scenario(name)).collect::<Result<Vec<_>>>()?;
     let wires = texts("wires").iter().map(|name| wire(name)).collect::<Result<Vec<_>>>()?;
@@ -102,14 +121,16 @@ async fn run(matches: &ArgMatches) -> Result<()> {
             "cold" => bench.query(Scenario::A, true).await?,
             "month" => bench.query(Scenario::MONTH, false).await?,
             "million" => bench.million().await?,
+            "window" => bench.window().await?,
             "lists" => bench.lists(number("series")).await?,
             "churn" => bench.churn().await?,
             other => {
-                bail!("no part named {other}: ingest, query, cold, month, million, lists or churn")
+                bail!("no part named {other}: ingest, query, cold, month, million, window, lists or churn")
             }
         };
         print(&format!("\n{text}\n"));
     }
+    print(&format!("\n{}\n", summary::table(&bench.measured)));
     Ok(())
 }
 
@@ -169,11 +190,12 @@ impl Bench {
             round.disk_bytes_per_sample.unwrap_or(f64::NAN)
         ));
         self.note(&round)?;
+        self.measured.rounds.push(round.clone());
         Ok((server, round))
     }
 
     fn data(&self, kind: Kind, scenario: Scenario) -> PathBuf {
-        self.dir.join(format!("{}-{}", kind.name(), scenario.name))
+        self.dir.join(format!("{}-{}", kind.name(), scenario.name.replace(' ', "-")))
     }
 
     /// The query set over a scenario that is written first.
@@ -191,13 +213,9 @@ impl Bench {
             let new = match cold {
                 false => queries::warm(&servers, &query, self.asks).await?,
                 true => {
-                    let mut new = Vec::new();
-                    for kind in self.servers.clone() {
-                        new.push(
-                            queries::cold(kind, &self.tricord, &self.data(kind, scenario), &query).await?,
-                        );
-                    }
-                    new
+                    let servers: Vec<_> =
+                        self.servers.iter().map(|kind| (*kind, self.data(*kind, scenario))).collect();
+                    queries::cold(&servers, &self.tricord, &query, self.asks).await?
                 }
             };
             if new.windows(2).any(|pair| pair[0].items != pair[1].items) {
@@ -211,6 +229,7 @@ impl Bench {
         for server in servers {
             server.stop().await?;
         }
+        self.measured.timings.extend(timings.iter().cloned());
         Ok(report::asking(&timings, if cold { "cold" } else { "warm" }))
     }
 
@@ -221,12 +240,34 @@ impl Bench {
         for kind in self.servers.clone() {
             let (server, round) = self.write(kind, (scenario, Wire::V1), false).await?;
             rounds.push(round);
-            let restart = restart::measure(server, &self.tricord, scenario.series).await?;
-            self.note(&restart)?;
-            restarts.push(restart);
-            std::fs::remove_dir_all(self.data(kind, scenario))?;
+            restarts.push(self.restart(server, scenario).await?);
         }
         Ok(format!("{}\n{}", report::writing(&rounds), report::restarts(&restarts)))
+    }
+
+    /// A million series over a whole window, and a restart with all of it in the head. Prometheus is left out: it would take
+    /// half an hour to write.
+    async fn window(&mut self) -> Result<String> {
+        let (scenario, mut restarts) = (Scenario::WINDOW, Vec::new());
+        let start_ms = self.start_ms - scenario.span_ms();
+        for kind in self.servers.clone().into_iter().filter(|kind| *kind != Kind::Prometheus) {
+            wait_for_quiet().await;
+            let data = self.data(kind, scenario);
+            let server = restart::fill(kind, &self.tricord, &data, scenario, start_ms).await?;
+            restarts.push(self.restart(server, scenario).await?);
+        }
+        Ok(report::restarts(&restarts))
+    }
+
+    async fn restart(&mut self, server: Server, scenario: Scenario) -> Result<Restart> {
+        let kind = server.kind;
+        let restart = restart::measure(server, &self.tricord, scenario, self.keep).await?;
+        self.note(&restart)?;
+        self.measured.restarts.push(restart.clone());
+        if !self.keep {
+            std::fs::remove_dir_all(self.data(kind, scenario))?;
+        }
+        Ok(restart)
     }
 
     /// Lists over a day of very many series.

@@ -1,6 +1,6 @@
 //! A set of queries as dashboards ask them, over scenario A and over thirty days of history; warm by turns, and cold.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -15,9 +15,6 @@ use crate::server::{Kind, Server};
 const UNCOUNTED: usize = 2;
 /// Questions in a row by which the processor's share of one is told.
 const IN_A_ROW: usize = 30;
-/// Restarts for each cold query.
-const COLD: usize = 3;
-
 /// A query: its name, and what is sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
@@ -174,19 +171,34 @@ pub(crate) async fn warm(servers: &[Server], query: &Query, asks: usize) -> Resu
     Ok(timings)
 }
 
-/// Asks a server that has just been started, with nothing of its files in memory.
+/// Asks servers by turns, each just started with nothing of its files in memory.
 ///
 /// # Errors
-/// When it does not start or answer.
-pub(crate) async fn cold(kind: Kind, tricord: &Path, data: &Path, query: &Query) -> Result<Timing> {
-    let (mut wall_ms, mut items) = (Vec::new(), 0);
-    for _ in 0..COLD {
-        proc::forget_files(data);
-        let server = Server::start(kind, tricord, data).await?;
-        let (taken, found) = ask(&server.client(), kind, query).await?;
-        wall_ms.push(taken);
-        items = found;
-        server.stop().await?;
+/// When one does not start or answer.
+pub(crate) async fn cold(
+    servers: &[(Kind, PathBuf)],
+    tricord: &Path,
+    query: &Query,
+    asks: usize,
+) -> Result<Vec<Timing>> {
+    let of = |(kind, _): &(Kind, PathBuf)| Timing {
+        query: query.name,
+        server: kind.name(),
+        kind: "cold",
+        wall_ms: vec![],
+        cpu_ms: None,
+        items: 0,
+    };
+    let mut timings: Vec<Timing> = servers.iter().map(of).collect();
+    for _ in 0..asks {
+        for ((kind, data), timing) in servers.iter().zip(&mut timings) {
+            proc::forget_files(data);
+            let server = Server::start(*kind, tricord, data).await?;
+            let (taken, items) = ask(&server.client(), *kind, query).await?;
+            timing.wall_ms.push(taken);
+            timing.items = items;
+            server.stop().await?;
+        }
     }
-    Ok(Timing { query: query.name, server: kind.name(), kind: "cold", wall_ms, cpu_ms: None, items })
+    Ok(timings)
 }

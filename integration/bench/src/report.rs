@@ -18,7 +18,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     Some(if values.len() % 2 == 1 { upper } else { (values[middle - 1] + upper) / 2.0 })
 }
 
-fn number(value: Option<f64>) -> String {
+pub(crate) fn number(value: Option<f64>) -> String {
     match value {
         None => "–".to_owned(),
         Some(value) if value.abs() >= 100.0 => format!("{value:.0}"),
@@ -126,18 +126,21 @@ pub(crate) fn asking(timings: &[Timing], kind: &str) -> String {
 /// Restarts after `kill -9`.
 pub(crate) fn restarts(restarts: &[Restart]) -> String {
     let mut out = format!(
-        "| restart after kill -9 | series | ready after s | memory high MiB |\n|{}\n",
-        "---|".repeat(4)
+        "| restart after kill -9 | series | samples in memory | anonymous B/series | memory high MiB | ready after s | memory high until then MiB |\n|{}\n",
+        "---|".repeat(7)
     );
     for restart in restarts {
-        let memory = restart.highest_memory_bytes as f64 / 1_048_576.0;
+        let mib = |bytes: u64| number(Some(bytes as f64 / 1_048_576.0));
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} |",
             restart.server,
             restart.series,
+            restart.samples,
+            number(Some(restart.anonymous_bytes as f64 / restart.series as f64)),
+            mib(restart.highest_before_bytes),
             number(Some(restart.ready_s)),
-            number(Some(memory))
+            mib(restart.highest_memory_bytes)
         );
     }
     out

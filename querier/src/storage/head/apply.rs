@@ -3,7 +3,7 @@
 use tricord_model::{Exemplar, Sample, Seq};
 
 use super::part::Part;
-use super::payload::{AppliedSeries, PayloadReader};
+use super::payload::{AppliedSeries, PayloadReader, Single};
 use super::{Applied, PendingRow, Shard, delta};
 use crate::storage::deletes::is_delete;
 use crate::storage::{Entry, Error, Position};
@@ -24,6 +24,40 @@ struct OpenWindow {
     end_ms: i64,
     /// Whether the entry is on disk already, as far as it touches the window.
     is_written: bool,
+}
+
+impl OpenWindow {
+    #[inline]
+    fn contains(&self, t_ms: i64) -> bool {
+        (self.start_ms..self.end_ms).contains(&t_ms)
+    }
+}
+
+/// What became of a run of floats.
+struct Run {
+    pushed: u64,
+    /// The one that is of another window, or of a series that the part does not have yet.
+    left: Option<Single>,
+}
+
+/// Appends floats to a part of a window as long as they are for it. It holds on to their series, which need not be looked
+/// at.
+fn push_run(
+    part: &mut Part,
+    window: OpenWindow,
+    first: Single,
+    payload: &mut PayloadReader<'_>,
+    guess: &mut usize,
+) -> Result<Run, Error> {
+    let (mut single, mut pushed) = (first, 0);
+    while window.contains(single.t_ms) && part.push_known(window.start_ms, single, guess) {
+        pushed += 1;
+        match payload.single()? {
+            Some(next) => single = next,
+            None => return Ok(Run { pushed, left: None }),
+        }
+    }
+    Ok(Run { pushed, left: Some(single) })
 }
 
 impl Shard {
@@ -60,7 +94,9 @@ impl Shard {
         let name = payload.tenant.clone();
         let tenant = self.registry.tenant(&name);
         let mut cursor = Cursor::default();
-        while let Some(series) = payload.next(samples)? {
+        loop {
+            applied.samples += self.apply_singles(tenant, &mut payload, &mut cursor, entry)?;
+            let Some(series) = payload.next(samples)? else { break };
             applied.samples += self.apply_series(tenant, series, samples, &mut cursor, entry)?;
         }
         let others = payload.finish()?;
@@ -80,6 +116,35 @@ impl Shard {
             self.rows.evict(entry.seq, id);
         }
         Ok(applied)
+    }
+
+    /// Applies the following series that bring no more than one float; answers how many are new in memory.
+    fn apply_singles(
+        &mut self,
+        tenant: u32,
+        payload: &mut PayloadReader<'_>,
+        cursor: &mut Cursor,
+        entry: &Entry,
+    ) -> Result<u64, Error> {
+        let (mut count, mut next) = (0, payload.single()?);
+        while let Some(single) = next {
+            let window = self.window_at(single.t_ms, entry.seq, cursor);
+            if window.is_written {
+                next = payload.single()?;
+                continue;
+            }
+            let guess = &mut cursor.column;
+            let run = self.grow(window, entry.seq, |part| push_run(part, window, single, payload, guess))?;
+            count += run.pushed;
+            next = run.left;
+            if let Some(new) = run.left.filter(|left| window.contains(left.t_ms)) {
+                let series = AppliedSeries { id: new.id, ..AppliedSeries::default() };
+                count +=
+                    self.apply_series(tenant, series, &[Sample::float(new.t_ms, new.value)], cursor, entry)?;
+                next = payload.single()?;
+            }
+        }
+        Ok(count)
     }
 
     /// Answers how many samples are new in memory.
@@ -103,7 +168,7 @@ impl Shard {
         let (mut rest, mut count) = (samples, 0);
         while let Some(first) = rest.first() {
             let window = self.window_at(first.t_ms, entry.seq, cursor);
-            let is_outside = |sample: &Sample| !(window.start_ms..window.end_ms).contains(&sample.t_ms);
+            let is_outside = |sample: &Sample| !window.contains(sample.t_ms);
             let (run, later) = rest.split_at(rest.iter().position(is_outside).unwrap_or(rest.len()));
             rest = later;
             if window.is_written {
@@ -153,7 +218,7 @@ impl Shard {
     #[inline]
     fn window_at(&self, time_ms: i64, seq: Seq, cursor: &mut Cursor) -> OpenWindow {
         match cursor.window {
-            Some(window) if (window.start_ms..window.end_ms).contains(&time_ms) => window,
+            Some(window) if window.contains(time_ms) => window,
             _ => {
                 let start_ms = self.window_of(time_ms);
                 let is_written = self.flushed_through(start_ms) >= seq;

@@ -42,6 +42,17 @@ impl Column {
         bytes + self.floats.heap_bytes() - before
     }
 
+    /// Appends a float without a start timestamp; answers the bytes that it takes.
+    #[inline]
+    pub(crate) fn push_float(&mut self, window_ms: i64, t_ms: i64, value: f64) -> usize {
+        if self.rest.is_some() {
+            return self.push(window_ms, &Sample::float(t_ms, value));
+        }
+        let before = self.floats.heap_bytes();
+        self.floats.push((t_ms - window_ms) as u32, value);
+        self.floats.heap_bytes() - before
+    }
+
     /// Notes what a sample has beside a float.
     fn push_rest(&mut self, sample: &Sample) -> usize {
         let at = self.floats.len();

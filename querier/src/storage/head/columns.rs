@@ -44,12 +44,25 @@ impl Columns {
         self.find(*id).is_some()
     }
 
+    /// Where a series is; `guess` is where it is looked for first.
+    #[inline]
+    fn place(&self, id: u32, guess: usize) -> Option<usize> {
+        if self.is_at(guess, id) { Some(guess) } else { self.find(id) }
+    }
+
+    /// The column of a series, where there is one; `guess` is as in [`Columns::entry`].
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: u32, guess: &mut usize) -> Option<&mut Column> {
+        let place = self.place(id, *guess)?;
+        *guess = place + 1;
+        self.entries.get_mut(place).map(|(_, column)| column)
+    }
+
     /// The column of a series, made where there is none, and whether that was so. `guess` is where it is looked for
     /// first; it is left behind the column, since senders mostly keep an order.
     #[inline]
     pub(crate) fn entry(&mut self, id: u32, guess: &mut usize) -> (&mut Column, bool) {
-        let is_guessed = self.is_at(*guess, id);
-        let found = if is_guessed { Some(*guess) } else { self.find(id) };
+        let found = self.place(id, *guess);
         let place = found.unwrap_or_else(|| {
             let place = self.entries.len();
             self.entries.push((id, Column::default()));

@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 use tricord_model::{Exemplar, Sample, Seq, SpanRecord, TraceId};
 
 use super::columns::Columns;
+use super::payload::Single;
 use super::registry::FastMap;
 
 /// Samples and spans of one window.
@@ -50,6 +51,15 @@ impl Part {
         self.bytes += added + if is_new { COLUMN_BYTES } else { 0 };
         self.samples += samples.len() as u64;
         is_new
+    }
+
+    /// Appends a float without a start timestamp to a series that the part has already; answers whether it has.
+    #[inline]
+    pub(crate) fn push_known(&mut self, window_ms: i64, single: Single, guess: &mut usize) -> bool {
+        let Some(column) = self.columns.get_mut(single.id, guess) else { return false };
+        self.bytes += column.push_float(window_ms, single.t_ms, single.value);
+        self.samples += 1;
+        true
     }
 
     /// Appends an exemplar; answers whether the series is new to the part.

@@ -104,35 +104,47 @@ impl Stream {
 
     #[inline]
     fn push_change(&mut self, offset: u32, step: u32, xor: u64) {
-        let mut row = [0; 15];
-        // The run before, if there was one, then the control byte.
-        let start = if self.run > 0 { 2 } else { 0 };
-        (row[0], row[1]) = (RUN, self.run.wrapping_sub(1));
-        self.run = 0;
         let change = step.wrapping_sub(self.step) as i32;
-        let at = start + 1;
-        let (time, mut end) = if change == 0 {
-            (SAME_STEP, at)
+        let (time, time_bytes, time_len) = if change == 0 {
+            (SAME_STEP, 0, 0)
         } else if let Ok(change) = i8::try_from(change) {
-            row[at] = change as u8;
-            (NEAR_STEP, at + 1)
+            (NEAR_STEP, u32::from(change as u8), 1)
         } else if let Ok(step) = u16::try_from(step) {
-            row[at..at + 2].copy_from_slice(&step.to_le_bytes());
-            (SHORT_STEP, at + 2)
+            (SHORT_STEP, u32::from(step), 2)
         } else {
-            row[at..at + 4].copy_from_slice(&offset.to_le_bytes());
-            (WHOLE_TIME, at + 4)
+            (WHOLE_TIME, offset, 4)
         };
+        let mut len = 1 + time_len;
+        let mut row = u128::from(time_bytes) << 8;
         let mut code = 0;
         if xor != 0 {
             let (leading, trailing) = (xor.leading_zeros() / 8, xor.trailing_zeros() / 8);
             let count = (8 - leading - trailing) as usize;
-            row[end..end + 8].copy_from_slice(&(xor >> (8 * trailing)).to_le_bytes());
-            end += count;
+            row |= u128::from(xor >> (8 * trailing)) << (8 * len);
+            len += count;
             code = FIRST_CODE[count] + leading as u8;
         }
-        row[start] = code | time << TIME_SHIFT;
-        self.bytes.extend_from_slice(&row[..end]);
+        row |= u128::from(code | time << TIME_SHIFT);
+        // The run before, if there was one, comes before the control byte.
+        if self.run > 0 {
+            row = row << 16 | u128::from(self.run - 1) << 8 | u128::from(RUN);
+            len += 2;
+            self.run = 0;
+        }
+        self.append(row, len);
+    }
+
+    /// Appends the lower `len` bytes, at most 16. They go from registers to their place in one piece: bytes that are put
+    /// together in a buffer and copied would have to wait until all writes before them, which are to other series and so
+    /// mostly not in the processor's cache, are done.
+    #[inline]
+    fn append(&mut self, row: u128, len: usize) {
+        let at = self.bytes.len();
+        if self.bytes.capacity() < at + 16 {
+            self.bytes.reserve_exact((at + at / 2 + 16).next_multiple_of(16) - at);
+        }
+        self.bytes.extend_from_slice(&row.to_le_bytes());
+        self.bytes.truncate(at + len);
     }
 
     /// Hands the samples to `each` in the order of arrival, until it answers `false`.

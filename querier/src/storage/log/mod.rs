@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 use tricord_model::{Epoch, Seq, ShardId};
@@ -80,9 +81,8 @@ impl Opened {
         files.create_dir(&config.dir)?;
         let mut index = Index::default();
         let mut segments = segment::list(&*files, &config.dir)?;
-        let last = segments.len().saturating_sub(1);
-        for (at, segment) in segments.iter_mut().enumerate() {
-            let scanned = segment::scan(&*files, &segment.path, at == last)?;
+        let scanned = segment::scan_all(&*files, &segments)?;
+        for (segment, scanned) in segments.iter_mut().zip(scanned) {
             segment.len = scanned.len;
             for record in &scanned.records {
                 index
@@ -138,26 +138,44 @@ impl Opened {
         self.index.forget(shard);
     }
 
-    /// Reads each segment again and hands the entries that still count to `visit`, a segment at a time.
+    /// Reads each segment again and hands the entries that still count to `visit`, a segment at a time; the next one is
+    /// read meanwhile.
     pub(crate) fn replay(
         &self,
         visit: &mut dyn FnMut(Vec<Entry>, u64) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for segment in &self.segments {
-            let bytes = self.files.read(&segment.path)?;
-            let mut entries = Vec::new();
-            // Behind what counts there may be a torn tail.
-            let counts = usize::try_from(segment.len).unwrap_or(usize::MAX).min(bytes.len());
-            for record in segment::records(&bytes[..counts]) {
-                let (record, payload) =
-                    record.map_err(|(at, why)| segment::damaged(&segment.path, at, why))?;
-                if record.kind == Kind::Entry && self.index.holds(&record, segment.number) {
-                    entries.push(record.entry(payload));
+        std::thread::scope(|scope| {
+            // Without a queue: two segments are in memory at most.
+            let (sender, read) = std::sync::mpsc::sync_channel(0);
+            scope.spawn(move || {
+                for segment in &self.segments {
+                    let entries = self.entries_in(segment);
+                    let is_over = entries.is_err();
+                    if sender.send((entries, segment.len)).is_err() || is_over {
+                        return;
+                    }
                 }
+            });
+            for (entries, bytes) in read {
+                visit(entries?, bytes)?;
             }
-            visit(entries, segment.len)?;
+            Ok(())
+        })
+    }
+
+    /// The entries of a segment that still count.
+    fn entries_in(&self, segment: &segment::Segment) -> Result<Vec<Entry>, Error> {
+        let bytes = Bytes::from(self.files.read(&segment.path)?);
+        // Behind what counts there may be a torn tail.
+        let counts = usize::try_from(segment.len).unwrap_or(usize::MAX).min(bytes.len());
+        let mut entries = Vec::new();
+        for record in segment::records(&bytes[..counts]) {
+            let (record, payload) = record.map_err(|(at, why)| segment::damaged(&segment.path, at, why))?;
+            if record.kind == Kind::Entry && self.index.holds(&record, segment.number) {
+                entries.push(record.entry(bytes.slice_ref(payload)));
+            }
         }
-        Ok(())
+        Ok(entries)
     }
 
     /// Starts the threads: from now on the log takes writes.
@@ -246,7 +264,7 @@ impl Log {
                     "it is the record of another shard",
                 ));
             }
-            entries.push(record.entry(payload));
+            entries.push(record.entry(Bytes::copy_from_slice(payload)));
         }
         Ok(Some(entries))
     }

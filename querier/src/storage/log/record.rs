@@ -46,13 +46,8 @@ pub(crate) const MAX_PAYLOAD_BYTES: usize = 256 << 20;
 
 impl Record {
     /// The entry, with the payload that was read beside it.
-    pub(crate) fn entry(&self, payload: &[u8]) -> Entry {
-        Entry {
-            shard: self.shard,
-            seq: self.seq,
-            epoch: self.epoch,
-            payload: Bytes::copy_from_slice(payload),
-        }
+    pub(crate) fn entry(&self, payload: Bytes) -> Entry {
+        Entry { shard: self.shard, seq: self.seq, epoch: self.epoch, payload }
     }
 }
 

@@ -1,6 +1,10 @@
 //! Segment files: `<number>.log`, eight bytes of magic and version, then records.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
 
 use super::files::Files;
 use super::record::{self, Record};
@@ -113,6 +117,29 @@ pub(crate) fn scan(files: &dyn Files, path: &Path, is_last: bool) -> Result<Scan
         }
     }
     Ok(scanned)
+}
+
+/// At most so many segments are read at once: each is in memory as a whole.
+const SCANNED_AT_ONCE: usize = 4;
+
+/// Scans segments, several at once. Of several that are damaged the first one is told.
+pub(crate) fn scan_all(files: &dyn Files, segments: &[Segment]) -> Result<Vec<Scanned>, Error> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SCANNED_AT_ONCE);
+    let (next, scanned) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(segment) = segments.get(at) else { return };
+            let of = scan(files, &segment.path, at + 1 == segments.len());
+            scanned.lock().insert(at, of);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(segments.len()) {
+            scope.spawn(work);
+        }
+    });
+    scanned.into_inner().into_values().collect()
 }
 
 /// Whether a whole record that was written after a sync begins behind the first byte: then what comes before it had

@@ -24,6 +24,10 @@ use super::flush::MAX_WINDOWS;
 use super::head::{Mark, Shard};
 use super::store::{Cell, Inner};
 
+/// Up to so many series of a generation are looked at themselves, with all their labels, by lists of series, names and
+/// values.
+const FEW: u64 = 256;
+
 /// A view over some shards of one tenant.
 pub(crate) struct Reader {
     inner: Arc<Inner>,

@@ -6,8 +6,9 @@ use tricord_model::{Labels, Matcher};
 
 use super::ordered::{Ordered, Places};
 use super::samples::{alternatives, bound};
-use super::{Range, Reader};
+use super::{FEW, Range, Reader};
 use crate::storage::Error;
+use crate::storage::disk::{Chosen, Disk};
 use crate::storage::head::Shard;
 use crate::storage::head::part::Window;
 
@@ -38,6 +39,9 @@ impl Reader {
             for of in generations {
                 self.check_cancel()?;
                 let disk = self.disk(of, cell.id);
+                if !self.hide(&deletes, &of) && few(&disk, matchers, &mut loose)? {
+                    continue;
+                }
                 let places = self.places(&disk, &of, matchers, &mut deletes)?;
                 on_disk.extend(Places::new(disk, places, &mut |labels| {
                     loose.push(labels);
@@ -126,6 +130,23 @@ impl Reader {
             |id: u32| windows.iter().any(|window| window.parts().any(|part| part.columns.contains_key(&id)));
         all.into_iter().filter(|id| has(*id)).collect()
     }
+}
+
+/// Adds the series of a generation that satisfy any of the alternatives where those are few: their labels are read once for
+/// many questions, and are soon sorted.
+fn few(disk: &Disk<'_>, matchers: &[Vec<Matcher>], found: &mut Vec<Labels>) -> Result<bool, Error> {
+    let mut places = 0;
+    for matchers in matchers {
+        places += disk.places(matchers)?.len();
+    }
+    if matchers.is_empty() || places > FEW {
+        return Ok(false);
+    }
+    for matchers in matchers {
+        let Chosen::Rows(rows) = disk.rows(matchers, |_| None)? else { return Ok(false) };
+        found.extend(rows.iter().map(|row| row.labels.clone()));
+    }
+    Ok(true)
 }
 
 /// Sorts a list of more than so many, and cuts it to its first ones, each once.

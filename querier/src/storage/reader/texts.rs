@@ -6,7 +6,7 @@ use roaring::RoaringBitmap;
 use tricord_model::Matcher;
 
 use super::samples::{alternatives, bound};
-use super::{Range, Reader};
+use super::{FEW, Range, Reader};
 use crate::storage::Error;
 use crate::storage::block::postings;
 use crate::storage::cache::{Key, Kind};
@@ -14,9 +14,7 @@ use crate::storage::deletes::Deletes;
 use crate::storage::disk::Disk;
 use crate::storage::head::{Mark, Shard};
 
-/// Up to so many series of a generation are looked at themselves. It is also so many values of a label that are looked
-/// at for each series before the series are looked at instead.
-const FEW: u64 = 256;
+/// So many values of a label are looked at for each series before the series are looked at instead.
 const VALUES_PER_SERIES: u64 = 4;
 
 /// Which texts are wanted.
