@@ -1,10 +1,12 @@
 //! Opening a store: the directory's format, the shards' rows, the windows on disk, and the log.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
+use rustix::fs::Advice::WillNeed;
 use tricord_model::{Seq, ShardId};
 use tricord_rocks::Rocks;
 
@@ -24,8 +26,9 @@ use super::state::{StoredShard, stored_shards};
 use super::store::{Applier, Cell, Inner};
 use super::{Entry, Error, Progress, Store, StoreConfig, format, guard};
 
-/// Indexes of so many bytes are read ahead when the store is opened.
+/// So many bytes are read ahead when the store is opened.
 const READ_AHEAD_BYTES: u64 = 256 << 20;
+
 impl Store {
     /// Opens or creates a store: replays the log, cuts a torn tail, and reports any other damage. `progress` is called
     /// as the log is read.
@@ -156,18 +159,24 @@ impl Inner {
         }
     }
 
-    /// Lets the kernel read the newest indexes while nobody asks yet: every query begins with them.
+    /// Lets the kernel read the newest indexes, and then the newest data, while nobody asks yet: every query begins with
+    /// the ones, and most are about the others.
     fn read_ahead(&self) {
         let mut left = READ_AHEAD_BYTES.min(self.config.block_cache_bytes as u64);
-        for (path, bytes) in self.rocks.paths(keys::INDEX).unwrap_or_default() {
-            if bytes > left {
-                return;
-            }
-            left -= bytes;
-            let advised = std::fs::File::open(&path)
-                .and_then(|file| Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::WillNeed)?));
-            if let Err(error) = advised {
-                tracing::debug!(path = %path.display(), %error, "a file is not read ahead");
+        for family in [keys::INDEX, keys::DATA] {
+            for (path, bytes) in self.rocks.paths(family).unwrap_or_default() {
+                // The highest keys, and so the newest windows, are at a file's end.
+                let ahead = bytes.min(left);
+                let advise =
+                    |file| rustix::fs::fadvise(file, bytes - ahead, NonZeroU64::new(ahead), WillNeed);
+                let advised = std::fs::File::open(&path).and_then(|file| Ok(advise(file)?));
+                if let Err(error) = advised {
+                    tracing::debug!(path = %path.display(), %error, "a file is not read ahead");
+                }
+                left -= ahead;
+                if left == 0 {
+                    return;
+                }
             }
         }
     }

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 pub(crate) use retired::Retired;
 
 use super::head::Mark;
-use super::keys::Generation;
+use super::keys::{self, Generation};
 use super::store::{Cell, Inner};
 use super::{Error, MergeReport, Store, damage};
 use build::{Builder, Built};
@@ -49,7 +49,7 @@ impl Merges {
 }
 
 impl Store {
-    /// Merges what is due, oldest first; forced, everything that can be. One caller at a time, others wait.
+    /// Merges what is due, oldest first; forced, everything that can be, and RocksDB's own log goes. One caller at a time, others wait.
     ///
     /// # Errors
     /// [`Error::Cancelled`] when `pace` says so; [`Error`] when stored data is damaged or the disk fails. What was merged
@@ -83,6 +83,10 @@ impl Store {
         }
         inner.merges.waiting.store(0, Ordering::Relaxed);
         inner.retire_tombstones()?;
+        if forced {
+            // RocksDB's log goes once every family's part of it is in sorted files.
+            keys::FAMILIES.iter().try_for_each(|family| inner.rocks.flush(family.name))?;
+        }
         damaged.map_or(Ok(report), Err)
     }
 }
