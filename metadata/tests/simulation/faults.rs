@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     LoseDisk,
     /// Syncs take long.
     SlowDisk,
+    /// Messages to and from a node take long.
+    SlowLink,
     /// Messages get through in one direction only.
     OneWay,
     /// A node reaches nobody.
@@ -51,7 +53,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Crash,
         Self::QuickRestart,
         Self::CrashAll,
@@ -60,6 +62,7 @@ impl Fault {
         Self::LogFails,
         Self::LoseDisk,
         Self::SlowDisk,
+        Self::SlowLink,
         Self::OneWay,
         Self::Isolate,
         Self::NoMetadata,
@@ -146,6 +149,10 @@ impl World {
             Fault::SlowDisk => {
                 let sync_ms = self.rng.random_range(50..700);
                 self.on_node(victim, |node| node.sync_ms = sync_ms);
+            }
+            Fault::SlowLink => {
+                let by_ms = self.rng.random_range(40..250);
+                self.network.slow_down(victim, by_ms);
             }
             Fault::OneWay => {
                 if let Some(other) = living.choose(&mut self.rng).copied() {

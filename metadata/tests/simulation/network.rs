@@ -55,6 +55,8 @@ pub(crate) struct Weather {
 pub(crate) struct Network {
     pub(crate) weather: Weather,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// How much longer messages take to and from a place.
+    slow: BTreeMap<NodeId, u64>,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     under_way: BTreeMap<u64, (NodeId, NodeId, Message)>,
     next: u64,
@@ -70,8 +72,14 @@ impl Network {
         self.cut.insert((from, to));
     }
 
+    /// Messages to and from a place take so much longer until the network is mended.
+    pub(crate) fn slow_down(&mut self, place: NodeId, by_ms: u64) {
+        self.slow.insert(place, by_ms);
+    }
+
     pub(crate) fn mend(&mut self) {
         self.cut.clear();
+        self.slow.clear();
     }
 
     pub(crate) fn send(&mut self, now_ms: u64, rng: &mut StdRng, from: NodeId, to: NodeId, message: Message) {
@@ -85,7 +93,8 @@ impl Network {
         }
         let slow = delays > 0.0 && rng.random_bool(delays);
         let most = if slow { longest_delay_ms.max(2) } else { 14 };
-        let at = now_ms + rng.random_range(1..most);
+        let far = [from, to].iter().filter_map(|place| self.slow.get(place)).sum::<u64>();
+        let at = now_ms + far + rng.random_range(1..most);
         self.put(at, from, to, message);
     }
 

@@ -161,7 +161,7 @@ impl Node {
         let moved = |replica: &Replica| {
             let Some(view) = map.views.get(replica.shard.0 as usize) else { return false };
             let complete = view.in_sync.len() >= map.replicas.max(map.min_insync);
-            !view.holds(id) && complete && replica.machine.view().epoch >= view.epoch
+            !view.holds(id) && complete && replica.machine.may_leave(view.epoch)
         };
         let dropped: Vec<ShardId> = self.replicas.values().filter(|r| moved(r)).map(|r| r.shard).collect();
         for shard in dropped {

@@ -71,7 +71,10 @@ impl Replicas {
             tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 changed = maps.changed() => if changed.is_err() { return },
-                _ = sweep.tick() => self.sweep(&map).await,
+                _ = sweep.tick() => {
+                    let newest = self.cluster.map();
+                    self.sweep(&newest).await;
+                }
             }
         }
     }
@@ -167,11 +170,14 @@ impl Replicas {
         for hosted in self.all() {
             let Some(config) = map.shard(hosted.id) else { continue };
             let complete = config.in_sync.len() >= (map.replicas.max(map.min_insync)) as usize;
-            let known = hosted.peek(|machine| machine.view().epoch);
-            if config.holds(self.node) || !complete || known < config.epoch {
+            if config.holds(self.node) || !complete {
                 continue;
             }
+            // Nothing is stored while the turn is held: what the machine knows then is all there is.
             let _turn = hosted.turn.lock().await;
+            if !hosted.peek(|machine| machine.may_leave(config.epoch)) {
+                continue;
+            }
             let (replicas, id) = (self.clone(), hosted.id);
             let dropped = blocking(move || {
                 replicas.shards.write().remove(&id);

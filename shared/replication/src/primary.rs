@@ -272,11 +272,15 @@ impl Shard {
     /// Takes a peer's answer to the message `ticket`.
     pub fn acked(&mut self, now_ms: u64, from: NodeId, ticket: u64, ack: Ack) {
         let (epoch, last) = (self.view.epoch, self.log.last().seq);
-        let retry_at_ms = now_ms + self.timing.retry_ms;
-        let Some(progress) = self.peer_of_ticket(from, ticket) else { return };
+        let (retry_at_ms, timeout_ms) = (now_ms + self.timing.retry_ms, self.timing.follower_timeout_ms);
+        let Role::Primary(Primary { peers, marks, .. }) = &mut self.role else { return };
+        let of_ticket = |progress: &&mut Progress| progress.ticket == Some(ticket);
+        let Some(progress) = peers.get_mut(&from).filter(of_ticket) else { return };
         progress.ticket = None;
         match ack.result {
-            AckResult::Ok if ack.epoch == epoch => progress.stored(ack.durable.seq.min(last)),
+            AckResult::Ok if ack.epoch == epoch => {
+                progress.stored(now_ms, ack.durable.seq.min(last), marks, timeout_ms);
+            }
             AckResult::Mismatch => self.rewind(now_ms, from, &ack),
             AckResult::Failed => {
                 progress.failed = true;
@@ -413,7 +417,8 @@ impl Shard {
         if let Some(peer) = primary.peers.get_mut(&from)
             && peer.answered.is_none_or(|last| last.number < number)
         {
-            peer.answered = Some(Answered { number, sent_ms, received_ms: now_ms });
+            let answered = Answered { number, sent_ms, received_ms: now_ms };
+            peer.answered(answered, self.timing.follower_timeout_ms);
             peer.leaving = leaving;
             if leaving {
                 self.granted_until_ms.remove(&from);

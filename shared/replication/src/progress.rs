@@ -35,6 +35,10 @@ pub(crate) struct Progress {
     pub(crate) leaving: bool,
     /// Since when it has had nearly everything that is committed.
     pub(crate) kept_up_since_ms: Option<u64>,
+    /// How quickly it stores what it is sent …
+    pace: Pace,
+    /// … and answers beacons, for which it needs no disk.
+    link: Pace,
     /// It is about to be proposed as in sync: entries after this one need it already.
     pub(crate) wanted: Option<Seq>,
 }
@@ -53,6 +57,8 @@ impl Progress {
             answered: None,
             leaving: false,
             kept_up_since_ms: None,
+            pace: Pace::default(),
+            link: Pace::default(),
             wanted: None,
         }
     }
@@ -66,11 +72,25 @@ impl Progress {
         self.failed = false;
     }
 
-    pub(crate) fn stored(&mut self, seq: Seq) {
+    pub(crate) fn stored(&mut self, now_ms: u64, seq: Seq, marks: &Marks, timeout_ms: u64) {
+        if let Some(appended_ms) = marks.appended_ms(self.matched.next()).filter(|_| seq > self.matched) {
+            self.pace.note(now_ms, appended_ms.max(self.announced_ms), timeout_ms);
+        }
         self.matched = self.matched.max(seq);
         self.next = self.matched.next();
         self.announce = false;
         self.failed = false;
+    }
+
+    /// A beacon is answered.
+    pub(crate) fn answered(&mut self, answered: Answered, timeout_ms: u64) {
+        self.link.note(answered.received_ms, answered.sent_ms, timeout_ms);
+        self.answered = Some(answered);
+    }
+
+    /// Whether it has taken long for everything for as long as a silent replica is waited for, `timeout_ms`.
+    pub(crate) fn is_slow(&self, now_ms: u64, timeout_ms: u64) -> bool {
+        self.pace.is_slow(now_ms, timeout_ms) || self.link.is_slow(now_ms, timeout_ms)
     }
 
     pub(crate) fn retry_at(&mut self, at_ms: u64) {
@@ -89,6 +109,37 @@ impl Progress {
             since_ms = since_ms.min(appended_ms.max(self.announced_ms));
         }
         now_ms.saturating_sub(since_ms)
+    }
+}
+
+/// Whether a replica takes long every time, though it does answer: with it in the set all writes take as long.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// When the first began of what it has been slow with, one after another.
+    slow_since_ms: Option<u64>,
+    noted_ms: u64,
+    is_slow: bool,
+}
+
+impl Pace {
+    /// An answer takes long from this part of the time on after which a silent replica counts as failed.
+    const SLOW_PART: u64 = 4;
+
+    /// Of one that has had nothing to answer for so long nobody can tell.
+    fn is_slow(self, now_ms: u64, timeout_ms: u64) -> bool {
+        self.is_slow && now_ms <= self.noted_ms + timeout_ms
+    }
+
+    /// What began at a time is answered now.
+    fn note(&mut self, now_ms: u64, began_ms: u64, timeout_ms: u64) {
+        let is_new = self.noted_ms + timeout_ms < began_ms;
+        self.slow_since_ms = match self.slow_since_ms {
+            _ if now_ms.saturating_sub(began_ms) <= timeout_ms / Self::SLOW_PART => None,
+            Some(since_ms) if !is_new => Some(since_ms),
+            _ => Some(began_ms),
+        };
+        self.noted_ms = now_ms;
+        self.is_slow = self.slow_since_ms.is_some_and(|since_ms| now_ms > since_ms + timeout_ms);
     }
 }
 
@@ -142,13 +193,29 @@ mod tests {
             marks.append(Seq(seq), at);
         }
         let mut progress = Progress::new(0, Seq(4));
-        progress.stored(Seq(5));
+        progress.stored(450, Seq(5), &marks, 2_000);
         progress.answered = Some(Answered { number: 1, sent_ms: 490, received_ms: 495 });
         assert_eq!(progress.overdue_ms(500, &marks), 400);
-        progress.stored(Seq(7));
+        progress.stored(500, Seq(7), &marks, 2_000);
         assert_eq!(progress.overdue_ms(500, &marks), 100);
         marks.settle(Seq(8));
-        progress.stored(Seq(8));
+        progress.stored(500, Seq(8), &marks, 2_000);
         assert_eq!(progress.overdue_ms(500, &marks), 10, "only the last beacon counts");
+    }
+
+    #[test]
+    fn who_is_slow_with_all_entries_for_long_is_slow() {
+        let mut pace = Pace::default();
+        let mut after = |appended_ms: u64, took_ms: u64| {
+            pace.note(appended_ms + took_ms, appended_ms, 2_000);
+            pace.is_slow(appended_ms + took_ms, 2_000)
+        };
+        assert!(!after(1_000, 900) && !after(1_900, 900), "not for long yet");
+        assert!(after(2_200, 900));
+        assert!(!after(3_200, 500), "one in time is enough");
+        assert!(!after(4_000, 900) && !after(5_000, 900));
+        assert!(!after(9_000, 900), "what was long ago does not count");
+        assert!(!after(10_000, 900) && after(10_500, 900));
+        assert!(pace.is_slow(13_400, 2_000) && !pace.is_slow(13_401, 2_000), "nor does it for ever");
     }
 }

@@ -3,6 +3,7 @@
 
 use tricord_model::NodeId;
 
+use crate::primary::Primary;
 use crate::progress::Progress;
 use crate::shard::{Action, Role, Shard, View};
 
@@ -74,7 +75,10 @@ impl Shard {
             peer.is_some_and(|peer| peer.failed || peer.leaving || overdue(peer))
         };
         let ready = |id: &NodeId| self.is_ready(*id);
-        let failing: Vec<NodeId> = self.view.in_sync.iter().filter(|id| failing(id)).copied().collect();
+        let mut failing: Vec<NodeId> = self.view.in_sync.iter().filter(|id| failing(id)).copied().collect();
+        if failing.is_empty() {
+            failing = self.slow_followers(primary, now_ms);
+        }
         let ready: Vec<NodeId> = self.view.joining.iter().filter(|id| ready(id)).copied().collect();
         let smaller = self.view.in_sync.iter().filter(|id| !failing.contains(id)).chain(&ready);
         let smaller: Vec<NodeId> = smaller.copied().collect();
@@ -92,12 +96,32 @@ impl Shard {
         Some(View { in_sync, joining: remaining.copied().collect(), ..self.view.clone() })
     }
 
+    /// Followers that take long for everything, where writes would be quick without them: another follower is, and enough
+    /// copies are left. Where all are slow, nothing is gained.
+    fn slow_followers(&self, primary: &Primary, now_ms: u64) -> Vec<NodeId> {
+        let timeout_ms = self.timing.follower_timeout_ms;
+        let is_slow =
+            |id: &NodeId| primary.peers.get(id).is_some_and(|peer| peer.is_slow(now_ms, timeout_ms));
+        let followers = self.view.in_sync.iter().copied().filter(|id| *id != self.node);
+        let (slow, quick): (Vec<NodeId>, Vec<NodeId>) = followers.partition(is_slow);
+        if quick.is_empty() || quick.len() + 1 < self.min_insync { Vec::new() } else { slow }
+    }
+
     /// From here on acknowledgements need the joiners that keep up; one that stops is not waited for.
     fn want_joiners(&mut self, now_ms: u64) {
         let (timing, last, committed) = (self.timing, self.log.last().seq, self.committed);
         // With no copy to spare, one that flaps is better than none.
         let spare = self.view.in_sync.len() > self.min_insync;
         let Role::Primary(primary) = &mut self.role else { return };
+        let is_well = |id: &&NodeId| {
+            let peer = primary.peers.get(*id);
+            peer.is_some_and(|peer| {
+                let late = peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
+                !peer.failed && !peer.leaving && !late
+            })
+        };
+        // One that is slow is let in where writes would have to stop without it.
+        let enough = self.view.in_sync.iter().filter(is_well).count() + 1 >= self.min_insync;
         let serving = primary.is_serving(now_ms);
         // A primary that cannot reconcile knows only that its whole log holds what was acknowledged. It may replace a
         // dead replica once that one, if it still lives as a primary, has stopped answering queries.
@@ -108,7 +132,8 @@ impl Shard {
             let settle_ms = if spare { held_off_ms } else { timing.settle_ms };
             let settled = peer.kept_up_since_ms.is_some_and(|since| now_ms >= since + settle_ms);
             let late = peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
-            let overdue = peer.failed || peer.leaving || late;
+            let slow = enough && peer.is_slow(now_ms, timing.follower_timeout_ms);
+            let overdue = peer.failed || peer.leaving || late || slow;
             if peer.wanted.is_none() && leased && settled && !overdue && (serving || waited) {
                 peer.wanted = Some(if serving { committed } else { last });
             } else if overdue && !primary.proposals.doubt.contains(id) {

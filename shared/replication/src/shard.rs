@@ -236,6 +236,13 @@ impl Shard {
         self.stored_epoch
     }
 
+    /// Whether this replica may be thrown away since the configuration of `epoch` has no place for it: not where it knows of
+    /// a later one, in which it may have a place again, and have stored what others count on.
+    #[must_use]
+    pub fn may_leave(&self, epoch: Epoch) -> bool {
+        self.view.epoch == epoch && self.stored_epoch <= epoch && !self.view.holds(self.node)
+    }
+
     /// Notes that `epoch` is durable on this node; from now on older ones are refused.
     pub fn epoch_stored(&mut self, epoch: Epoch) {
         self.stored_epoch = self.stored_epoch.max(epoch);

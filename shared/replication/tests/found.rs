@@ -288,3 +288,62 @@ fn a_joiner_may_be_in_sync_until_that_is_refused_or_void() {
     primary.configure(now_ms, view(2, 1, &[1], &[2]));
     assert!(!primary.machine.may_grow(), "its epoch is over");
 }
+
+/// A node hears late that it has a place again, from a primary that sends entries, and not from metadata.
+#[test]
+fn what_was_stored_under_a_later_epoch_than_that_of_the_map_is_not_dropped() {
+    let mut replica = Replica::new(3);
+    replica.configure(10_000, view(4, 1, &[1, 2], &[]));
+    assert!(replica.machine.may_leave(Epoch(4)));
+    assert!(!replica.machine.may_leave(Epoch(3)), "it knows better");
+    let entries = Entries {
+        epoch: Epoch(5),
+        epoch_start: Seq(0),
+        previous: Position::default(),
+        entries: vec![at(1, 5)],
+        committed: Seq(0),
+    };
+    assert_eq!(replica.machine.receive(NodeId(1), &entries), Verdict::StoreEpoch);
+    assert!(replica.machine.may_leave(Epoch(4)));
+    replica.machine.epoch_stored(Epoch(5));
+    assert!(matches!(replica.machine.receive(NodeId(1), &entries), Verdict::Append(0)));
+    assert!(!replica.machine.may_leave(Epoch(4)), "the primary of epoch 5 counts on it");
+    replica.configure(10_000, view(5, 1, &[1, 2], &[3]));
+    assert!(!replica.machine.may_leave(Epoch(5)));
+}
+
+/// What the follower has been sent is stored after a while.
+fn stores(replica: &mut Replica, sent_ms: u64, took_ms: u64, follower: u64) {
+    let follower = NodeId(follower);
+    let Some(plan) = replica.machine.plan(sent_ms, follower) else { panic!("there is something to send") };
+    let durable = Position { seq: plan.last, epoch: plan.epoch };
+    let ack = Ack { epoch: plan.epoch, result: AckResult::Ok, durable, committed: Seq(0) };
+    replica.machine.acked(sent_ms + took_ms, follower, plan.ticket, ack);
+}
+
+/// The configuration that the primary asks for after so many entries with which followers take so long.
+fn wish_after(entries: u64, took_ms: [u64; 2]) -> Option<View> {
+    let mut replica = primary();
+    for n in 0..entries {
+        let now_ms = 10_100 + n * 1_000;
+        replica.write(now_ms);
+        for (follower, took_ms) in [2, 3].into_iter().zip(took_ms) {
+            stores(&mut replica, now_ms, took_ms, follower);
+        }
+        replica.followers_answer(now_ms + 950, &[2, 3]);
+    }
+    replica.machine.tick(10_100 + entries * 1_000);
+    replica.machine.actions().into_iter().find_map(|action| match action {
+        Action::Propose(wish) => Some(wish),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_follower_that_takes_long_for_every_entry_is_left_out_where_another_is_quick() {
+    assert_eq!(wish_after(2, [5, 900]), None, "not for long yet");
+    let wish = wish_after(4, [5, 900]).expect("it is left out");
+    assert_eq!((wish.in_sync, wish.joining), (vec![NodeId(1), NodeId(2)], vec![NodeId(3)]));
+    assert_eq!(wish_after(4, [5, 400]), None, "it is not slow");
+    assert_eq!(wish_after(4, [900, 900]), None, "where all are slow nothing is gained");
+}
