@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use tricord_model::NodeId;
+use tricord_model::{NodeId, ShardId};
 use tricord_wire::proto::metadata::HeartbeatRequest;
 
 use crate::config::Config;
@@ -41,6 +41,8 @@ pub(crate) struct Watchman {
     version: u64,
     changed: Instant,
     moved: Option<Instant>,
+    /// Shards of which a copy is on its way to even out load: what changes meanwhile is mostly that.
+    moving: BTreeSet<ShardId>,
     /// Whether people were told that too few data nodes are there.
     complained: bool,
 }
@@ -61,6 +63,7 @@ impl Watchman {
             version: 0,
             changed: now,
             moved: None,
+            moving: BTreeSet::new(),
             complained: false,
         }
     }
@@ -94,10 +97,15 @@ impl Watchman {
         self.note_arrivals(state, now);
         if state.version != self.version {
             self.version = state.version;
-            self.changed = now;
+            if self.moving.is_empty() {
+                self.changed = now;
+            }
         }
+        self.moving.retain(|shard| !has_arrived(state, *shard));
         let liveness = self.liveness(state, now);
         if !liveness.is_empty() {
+            self.moving.clear();
+            self.changed = now;
             return vec![Command::Liveness(liveness)];
         }
         let forgotten = self.forgotten(state, now);
@@ -109,6 +117,7 @@ impl Watchman {
 
     fn begin(&mut self, state: &State, term: u64, now: Instant) {
         if self.term != Some(term) {
+            self.moving.clear();
             self.dead_since.clear();
             self.arrived = now;
             self.changed = now;
@@ -124,7 +133,9 @@ impl Watchman {
     fn note_arrivals(&mut self, state: &State, now: Instant) {
         let data_nodes: BTreeSet<NodeId> = state.data_nodes().map(|node| node.id).collect();
         if !data_nodes.is_subset(&self.data_nodes) {
+            self.moving.clear();
             self.arrived = now;
+            self.changed = now;
         }
         self.data_nodes = data_nodes;
     }
@@ -170,6 +181,20 @@ impl Watchman {
         }
     }
 
+    /// The load of the shards: series in use, as their primaries count them, which writes, memory and most queries go with.
+    fn weights(&self, state: &State) -> BTreeMap<ShardId, u64> {
+        let mut weights = BTreeMap::new();
+        for (node, heard) in &self.heard {
+            for replica in &heard.said.replicas {
+                let config = state.shards.get(replica.shard as usize);
+                if config.is_some_and(|config| config.primary == Some(*node)) {
+                    weights.insert(ShardId(replica.shard), replica.series);
+                }
+            }
+        }
+        weights
+    }
+
     fn plan(&mut self, state: &State, now: Instant) -> Vec<Command> {
         let enough = state.data_nodes().count() >= state.replicas as usize;
         // Fewer nodes than copies: the missing ones get more time to arrive.
@@ -179,6 +204,7 @@ impl Watchman {
             gone: self.gone(now),
             settled: now.duration_since(self.arrived) >= settle,
             calm: rested && now.duration_since(self.changed) >= self.calm_after,
+            weights: self.weights(state),
         };
         let changes = placement::plan(state, &facts);
         if changes.is_empty() {
@@ -188,17 +214,37 @@ impl Watchman {
         if facts.calm && is_move(state, &changes) {
             self.moved = Some(now);
             // The move's own change of the map does not end the calm.
-            self.version = state.version + 1;
+            self.version = state.version + changes.len() as u64;
+        } else if facts.calm && is_rehoming(state, &changes) {
+            self.moved = Some(now);
+            self.moving.extend(changes.iter().map(Change::shard));
         }
         vec![Command::Plan(changes)]
     }
 }
 
-/// Whether a plan is one change of a primary among the same copies.
+/// Whether a plan only says of shards that are where they belong that a copy belongs elsewhere.
+fn is_rehoming(state: &State, changes: &[Change]) -> bool {
+    let is = |change: &Change| matches!(change, Change::Home { shard, .. } if has_arrived(state, *shard));
+    changes.iter().all(is)
+}
+
+/// Whether a shard's copies are where they belong, and nowhere else.
+fn has_arrived(state: &State, shard: ShardId) -> bool {
+    let at = shard.0 as usize;
+    let Some((config, homes)) = state.shards.get(at).zip(state.homes.get(at)) else { return true };
+    let is_home = |node: &NodeId| homes.contains(node);
+    config.joining.is_empty() && config.in_sync.len() == homes.len() && config.in_sync.iter().all(is_home)
+}
+
+/// Whether a plan only changes primaries among the same copies.
 fn is_move(state: &State, changes: &[Change]) -> bool {
-    let [Change::Configure { config, .. }] = changes else { return false };
-    let current = state.shards.get(config.shard.0 as usize);
-    current.is_some_and(|current| current.in_sync == config.in_sync && current.joining == config.joining)
+    let moves = |change: &Change| {
+        let Change::Configure { config, .. } = change else { return false };
+        let current = state.shards.get(config.shard.0 as usize);
+        current.is_some_and(|current| current.in_sync == config.in_sync && current.joining == config.joining)
+    };
+    changes.iter().all(moves)
 }
 
 #[cfg(test)]

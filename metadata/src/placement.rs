@@ -5,9 +5,11 @@
 //! once all homes are in sync. A home changes when its node is gone for good, drained, or has far more than others.
 //! Promoting a joiner is never decided here: only the primary knows that it has caught up.
 
+mod even;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use tricord_model::NodeId;
+use tricord_model::{NodeId, ShardId};
 use tricord_routing::{NodeInfo, ShardConfig};
 
 use crate::state::{Change, State};
@@ -24,6 +26,8 @@ pub struct Facts {
     pub settled: bool,
     /// Whether nothing has happened for a while, so that load may be evened out.
     pub calm: bool,
+    /// The load of each shard, as numbers that can be added up: of those that are not there none is known.
+    pub weights: BTreeMap<ShardId, u64>,
 }
 
 /// How many copies and primaries each node has while a plan is made.
@@ -110,7 +114,7 @@ pub fn plan(state: &State, facts: &Facts) -> Vec<Change> {
         }
     }
     if changes.is_empty() && facts.calm {
-        changes.extend(even_out(state, &loads));
+        changes.extend(even::even_out(state, facts, &loads));
     }
     changes
 }
@@ -194,49 +198,6 @@ fn leave(state: &State, next: &mut ShardConfig, homes: &[NodeId], loads: &mut Lo
     if !next.primary.is_some_and(|primary| homes.contains(&primary)) {
         next.primary = loads.take_primary(homes);
     }
-}
-
-/// One small move towards equal numbers of primaries, else of copies.
-fn even_out(state: &State, loads: &Loads) -> Option<Change> {
-    let nodes: Vec<NodeId> = state.data_nodes().filter(|node| !node.draining).map(|node| node.id).collect();
-    let busy = state.shards.iter().any(|config| !config.joining.is_empty());
-    if busy || nodes.iter().any(|node| !state.is_alive(*node)) {
-        return None;
-    }
-    move_primary(state, &nodes, loads).or_else(|| move_copy(state, &nodes, loads))
-}
-
-/// Pairs of a more and a less loaded node whose loads differ by at least two, the most loaded first.
-fn uneven(nodes: &[NodeId], load: impl Fn(NodeId) -> usize) -> impl Iterator<Item = (NodeId, NodeId)> {
-    let mut by_load: Vec<(usize, NodeId)> = nodes.iter().map(|node| (load(*node), *node)).collect();
-    by_load.sort_unstable();
-    by_load.clone().into_iter().rev().flat_map(move |most| {
-        let less = by_load.clone().into_iter().take_while(move |least| least.0 + 2 <= most.0);
-        less.map(move |least| (most.1, least.1))
-    })
-}
-
-fn move_primary(state: &State, nodes: &[NodeId], loads: &Loads) -> Option<Change> {
-    uneven(nodes, |node| loads.primaries(node)).find_map(|(most, least)| {
-        let fits = |config: &&ShardConfig| config.primary == Some(most) && config.in_sync.contains(&least);
-        let config = state.shards.iter().find(fits)?;
-        let next = ShardConfig { primary: Some(least), ..config.clone() };
-        Some(Change::Configure { expected: config.epoch, config: next })
-    })
-}
-
-fn move_copy(state: &State, nodes: &[NodeId], loads: &Loads) -> Option<Change> {
-    uneven(nodes, |node| loads.copies(node)).find_map(|(most, least)| {
-        state.shards.iter().zip(&state.homes).find_map(|(config, homes)| {
-            let rest: Vec<NodeId> = homes.iter().copied().filter(|home| *home != most).collect();
-            // A move never puts two copies into one zone where they were in two.
-            let fits = homes.contains(&most)
-                && !homes.contains(&least)
-                && (!shares_zone(state, least, &rest) || shares_zone(state, most, &rest));
-            let to = rest.into_iter().chain([least]).collect();
-            fits.then(|| Change::Home { shard: config.shard, from: homes.clone(), to })
-        })
-    })
 }
 
 #[cfg(test)]

@@ -100,6 +100,17 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The shard that it is about.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        match self {
+            Self::Home { shard, .. } => *shard,
+            Self::Configure { config, .. } => config.shard,
+        }
+    }
+}
+
 /// An entry of the Raft log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {

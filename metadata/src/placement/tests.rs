@@ -315,9 +315,11 @@ proptest! {
         replicas in 1..4u32,
         floor in 1..4u32,
         events in prop::collection::vec(event(), 0..60),
+        weights in prop::collection::vec(0..1_000u64, 8),
     ) {
         let mut state = cluster(8, replicas, floor.min(replicas), &["", "a", ""]);
-        let mut facts = settled();
+        let weights = (0..).map(ShardId).zip(weights).collect();
+        let mut facts = Facts { weights, ..settled() };
         for event in &events {
             let before = state.clone();
             happen(&mut state, event, &mut facts);
@@ -337,7 +339,8 @@ proptest! {
             set_alive(&mut state, id.0, true);
             state.apply(Command::Drain { node: id, undo: true });
         }
-        settle(&mut state, &Facts { calm: true, ..settled() });
+        // It comes to an end, whatever the loads are.
+        settle(&mut state, &Facts { calm: true, gone: BTreeSet::new(), ..facts });
         let wanted = state.nodes.len().min(replicas as usize);
         for (shard, homes) in state.shards.iter().zip(&state.homes) {
             prop_assert_eq!(shard.in_sync.len(), wanted);
@@ -346,5 +349,60 @@ proptest! {
         }
         let (least, most) = primaries(&state);
         prop_assert!(most - least <= 2, "{} to {} primaries", least, most);
+    }
+}
+
+/// The loads of all nodes, by primaries and by copies.
+fn loads(state: &State, weights: &BTreeMap<ShardId, u64>) -> [Vec<u64>; 2] {
+    let of = |shard: ShardId| weights[&shard];
+    let nodes: Vec<NodeId> = state.data_nodes().map(|node| node.id).collect();
+    let led = |node: &NodeId| {
+        state
+            .shards
+            .iter()
+            .filter(|config| config.primary == Some(*node))
+            .map(|config| of(config.shard))
+            .sum()
+    };
+    let held = |node: &NodeId| {
+        let held = state.shards.iter().filter(|config| config.in_sync.contains(node));
+        held.map(|config| of(config.shard)).sum()
+    };
+    [nodes.iter().map(led).collect(), nodes.iter().map(held).collect()]
+}
+
+#[test]
+fn heavy_shards_are_swapped_for_light_ones_where_numbers_are_even() {
+    for replicas in [1, 2] {
+        let mut state = cluster(16, replicas, 1, &["", "", ""]);
+        settle(&mut state, &settled());
+        // Those that the first node leads are heavy.
+        let weight = |config: &ShardConfig| if config.primary == Some(NodeId(1)) { 1_000 } else { 100 };
+        let weights: BTreeMap<ShardId, u64> =
+            state.shards.iter().map(|config| (config.shard, weight(config))).collect();
+        let before = loads(&state, &weights);
+        settle(&mut state, &Facts { calm: true, weights: weights.clone(), ..settled() });
+        let after = loads(&state, &weights);
+        for (before, after) in before.iter().zip(&after) {
+            let spread = |loads: &Vec<u64>| loads.iter().max().unwrap() - loads.iter().min().unwrap();
+            let mean = after.iter().sum::<u64>() / 3;
+            assert!(spread(after) <= 1_200.max(mean / 4), "{before:?} became {after:?}");
+            assert!(spread(after) < spread(before), "{before:?} became {after:?}");
+        }
+        let (least, most) = primaries(&state);
+        assert!(most - least <= 1, "{least} to {most} primaries");
+    }
+}
+
+#[test]
+fn what_is_even_or_of_unknown_load_stays_where_it_is() {
+    let mut state = cluster(16, 2, 1, &["", "", ""]);
+    settle(&mut state, &settled());
+    settle(&mut state, &Facts { calm: true, ..settled() });
+    let before = state.clone();
+    let light = |config: &ShardConfig| (config.shard, 100 + u64::from(config.shard.0 % 3));
+    let weights = state.shards.iter().map(light).collect();
+    for weights in [BTreeMap::new(), weights] {
+        assert_eq!(plan(&before, &Facts { calm: true, weights, ..settled() }), []);
     }
 }

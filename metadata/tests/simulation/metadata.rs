@@ -141,7 +141,10 @@ impl Metadata {
             self.state.apply(Command::Forget(forgotten));
         }
         let calm = now_ms >= self.changed_ms + CALM_AFTER_MS;
-        let changes = placement::plan(&self.state, &Facts { gone, settled: now_ms > 200, calm });
+        // Loads that change now and then.
+        let weight = |shard: u64| (shard * 7919 + now_ms / 20_000 * 104_729) % 1_000;
+        let weights = self.state.shards.iter().map(|of| (of.shard, weight(u64::from(of.shard.0)))).collect();
+        let changes = placement::plan(&self.state, &Facts { gone, settled: now_ms > 200, calm, weights });
         if !changes.is_empty() {
             self.state.apply(Command::Plan(changes));
         }
