@@ -53,7 +53,9 @@ impl Scatter {
         };
         match answer.await {
             Ok((mut partial, bytes)) => {
-                let micros = started.elapsed().as_micros() as u64;
+                let took = started.elapsed();
+                self.recent.note(took);
+                let micros = took.as_micros() as u64;
                 self.metrics.fragment_seconds.observe(micros as f64 / 1e6);
                 self.metrics.partial_bytes.inc_by(bytes);
                 let stats = std::mem::take(&mut partial.stats);

@@ -1,14 +1,15 @@
 //! A request to one node that does not depend on that node alone: another replica is asked when it is slow, and it is
 //! given up when the map says that it no longer counts.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::try_join_all;
+use parking_lot::Mutex;
 use tricord_fragment::Partial;
 use tricord_model::{Epoch, NodeId, ShardId};
 use tricord_routing::ShardMap;
@@ -47,6 +48,49 @@ impl Allowance {
     }
 }
 
+/// Answers that are remembered.
+const RECENT: usize = 128;
+/// So many are enough to judge by.
+const ENOUGH: usize = 32;
+/// No answer is so late before this that asking twice would pay.
+const SOONEST: Duration = Duration::from_millis(20);
+
+/// How long the latest calls took.
+#[derive(Default)]
+pub(super) struct Recent {
+    taken: Mutex<VecDeque<Duration>>,
+    /// What all but one in twenty of them took at most, in microseconds; 0 while too few are known.
+    p95_us: AtomicU64,
+}
+
+impl Recent {
+    /// Notes a call that was answered.
+    pub(super) fn note(&self, took: Duration) {
+        let mut taken = self.taken.lock();
+        if taken.len() == RECENT {
+            taken.pop_front();
+        }
+        taken.push_back(took);
+        if taken.len() < ENOUGH {
+            return;
+        }
+        let mut sorted: Vec<Duration> = taken.iter().copied().collect();
+        drop(taken);
+        let at = (sorted.len() * 95 / 100).min(sorted.len() - 1);
+        let (_, p95, _) = sorted.select_nth_unstable(at);
+        self.p95_us.store(u64::try_from(p95.as_micros()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// After how long another replica is asked too: at the latest after `most`, and sooner where that is late already,
+    /// going by the calls before.
+    fn late_after(&self, most: Duration) -> Duration {
+        match self.p95_us.load(Ordering::Relaxed) {
+            0 => most,
+            us => Duration::from_micros(us).max(SOONEST).min(most),
+        }
+    }
+}
+
 impl Scatter {
     /// Asks a node for some shards; the answers are its own, or those of other replicas for all of these shards.
     pub(super) async fn ask(
@@ -62,7 +106,7 @@ impl Scatter {
         let mut gone = pin!(self.gone(node, &shards, job.deadline));
         let slow = async {
             match self.config.hedge_after {
-                Some(after) => tokio::time::sleep(after).await,
+                Some(most) => tokio::time::sleep(self.recent.late_after(most)).await,
                 None => std::future::pending().await,
             }
         };
@@ -144,6 +188,20 @@ fn refused(node: NodeId, shards: &[(ShardId, Epoch)]) -> Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn late_is_what_one_call_in_twenty_is() {
+        let (recent, ms) = (Recent::default(), Duration::from_millis);
+        (0..31).for_each(|_| recent.note(ms(100)));
+        assert_eq!(recent.late_after(ms(2_000)), ms(2_000), "too few to judge by");
+        (0..1_000).for_each(|n| recent.note(ms(if n % 25 == 0 { 900 } else { 50 })));
+        assert_eq!(recent.late_after(ms(2_000)), ms(50));
+        (0..1_000).for_each(|n| recent.note(ms(if n % 10 == 0 { 900 } else { 1 })));
+        assert_eq!(recent.late_after(ms(2_000)), ms(900));
+        assert_eq!(recent.late_after(ms(300)), ms(300), "no later than told");
+        (0..1_000).for_each(|_| recent.note(ms(1)));
+        assert_eq!(recent.late_after(ms(2_000)), SOONEST);
+    }
 
     #[test]
     fn hedges_must_be_earned() {

@@ -85,7 +85,8 @@ pub struct ScatterConfig {
     pub max_in_flight: usize,
     /// How long to look for a live replica before a shard counts as missing.
     pub retry_for: Duration,
-    /// How long a node may take before another replica is asked too; `None` never asks twice.
+    /// How long a node may take at most before another replica is asked too: that is sooner where nearly all calls are
+    /// answered sooner. `None` never asks twice.
     pub hedge_after: Option<Duration>,
 }
 
@@ -113,6 +114,7 @@ pub struct Scatter {
     metrics: Metrics,
     turn: AtomicU64,
     hedges: hedge::Allowance,
+    recent: hedge::Recent,
     told_missing: Seldom,
 }
 
@@ -149,6 +151,7 @@ impl Scatter {
             metrics,
             turn: AtomicU64::new(0),
             hedges: hedge::Allowance::default(),
+            recent: hedge::Recent::default(),
             told_missing: Seldom::every(TELL_EVERY),
         }
     }
