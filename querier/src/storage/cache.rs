@@ -10,7 +10,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
-use tricord_model::Labels;
+use tricord_model::{Labels, Matcher};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::block::values::Block;
@@ -80,6 +80,8 @@ pub(crate) enum Kind {
     Rows = 3,
     Texts = 4,
     Places = 5,
+    /// Places of generations among those of a shard.
+    Having = 6,
 }
 
 /// Puts a key together.
@@ -98,6 +100,12 @@ impl Key {
     pub(crate) fn number(&mut self, number: u64) -> &mut Self {
         self.0.extend_from_slice(&number.to_le_bytes());
         self
+    }
+
+    pub(crate) fn matcher(&mut self, matcher: &Matcher) -> &mut Self {
+        self.bytes(matcher.name.as_bytes())
+            .bytes(matcher.op.as_str().as_bytes())
+            .bytes(matcher.value.as_bytes())
     }
 
     /// A hash that nobody outside can foresee: a query could otherwise be made to find what another has read.
@@ -178,7 +186,14 @@ impl ReadCache {
         self.get(key, read, found, Item::Rows)
     }
 
-    /// The places of the series of a generation that satisfy some matchers.
+    /// Places under a key, where they are kept.
+    pub(crate) fn known_places(&self, key: u128) -> Option<Arc<RoaringBitmap>> {
+        self.items
+            .get(&key)
+            .and_then(|item| if let Item::Places(places) = item { Some(places) } else { None })
+    }
+
+    /// The places of the series of a generation that satisfy some matchers, or of generations that have some.
     pub(crate) fn places<E>(
         &self,
         key: u128,

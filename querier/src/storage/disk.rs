@@ -218,8 +218,7 @@ impl<'a> Disk<'a> {
     fn chosen(&self, kind: Kind, matchers: &[Matcher]) -> u128 {
         let mut key = self.key(kind);
         for matcher in matchers {
-            key.bytes(matcher.name.as_bytes()).bytes(matcher.op.as_str().as_bytes());
-            key.bytes(matcher.value.as_bytes());
+            key.matcher(matcher);
         }
         key.finish()
     }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 
+use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 use tricord_model::{Exemplar, Labels, Matcher, Points, Seq};
 use tricord_promql::storage::set_reset_hints;
 
 use super::{Range, Reader};
 use crate::storage::Error;
-use crate::storage::cache::Row;
+use crate::storage::cache::{Key, Kind, Row};
 use crate::storage::deletes::Deletes;
 use crate::storage::disk::Chosen;
 use crate::storage::flush::encode::sort_exemplars;
@@ -18,6 +19,9 @@ use crate::storage::head::registry::FastMap;
 use crate::storage::merge::{Pieces, drop_before};
 use crate::storage::pieces::{Blocks, Piece};
 use crate::storage::store::Cell;
+
+/// From so many generations of a shard on it is remembered which of them have anything for some matchers.
+const MANY: usize = 4;
 
 /// One series: what is on disk comes before what is in memory, in the order of the log.
 struct Series {
@@ -149,13 +153,41 @@ impl Reader {
         for cell in &self.cells {
             self.check_cancel()?;
             let (generations, mut deletes) = self.select_head(cell, matchers, range, &mut gathered)?;
-            for of in generations {
+            let key = (generations.len() >= MANY).then(|| self.having(cell, matchers, &generations));
+            let known = key.and_then(|key| self.inner.cache.known_places(key));
+            let mut having = RoaringBitmap::new();
+            for (at, of) in (0..).zip(generations) {
+                if known.as_ref().is_some_and(|having| !having.contains(at)) {
+                    continue;
+                }
                 self.check_cancel()?;
                 let deletes = self.hide(&deletes, &of).then_some(&mut deletes);
-                self.select_disk(cell, of, deletes, matchers, range, &mut gathered)?;
+                if self.select_disk(cell, of, deletes, matchers, range, &mut gathered)? {
+                    having.insert(at);
+                }
+            }
+            if let (Some(key), None) = (key, known) {
+                self.inner.cache.places(key, || Ok::<_, Error>(having))?;
             }
         }
         self.put_together(gathered, range)
+    }
+
+    /// The key of which of these generations have series that satisfy all matchers. Over a long time most shards have none
+    /// of them anywhere, which is then asked once and not for each generation.
+    fn having(&self, cell: &Cell, matchers: &[Matcher], generations: &[(i64, Mark)]) -> u128 {
+        let mut key = Key::new(Kind::Having);
+        key.number(u64::from(cell.id.0)).bytes(self.tenant.as_str().as_bytes());
+        for matcher in matchers {
+            key.matcher(matcher);
+        }
+        for (window_ms, mark) in generations {
+            key.number(window_ms.cast_unsigned())
+                .number(u64::from(mark.class))
+                .number(u64::from(mark.number));
+            key.number(mark.through.0).number(mark.samples);
+        }
+        key.finish()
     }
 
     /// Reads the pieces that were found, and leaves out series without samples.
@@ -212,7 +244,8 @@ impl Reader {
         Ok(found)
     }
 
-    /// `deletes` are there where they may hide something of the generation.
+    /// Answers whether the generation has any such series, in whatever time. `deletes` are there where they may hide
+    /// something of it.
     fn select_disk(
         &self,
         cell: &Cell,
@@ -221,14 +254,14 @@ impl Reader {
         matchers: &[Matcher],
         range: Range,
         gathered: &mut Gathered,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let disk = self.disk(of, cell.id);
         let rows = match disk.rows(matchers, |fingerprint| gathered.labels(fingerprint))? {
             Chosen::Rows(rows) => rows,
             Chosen::Many(places) => {
                 gathered.blocks.turn_to_another_generation();
                 let mut at = 0;
-                return disk.series(&places, &mut |_, found| {
+                disk.series(&places, &mut |_, found| {
                     self.check_cancel_at(at)?;
                     at += 1;
                     let Some(piece) =
@@ -240,7 +273,8 @@ impl Reader {
                     let row = found.row_with(&mut |fingerprint| gathered.labels(fingerprint))?;
                     gathered.take(&row, piece, deletes.as_deref_mut(), of.1.deleted, range)?;
                     gathered.bound()
-                });
+                })?;
+                return Ok(true);
             }
         };
         gathered.blocks.turn_to_another_generation();
@@ -251,7 +285,7 @@ impl Reader {
             }
             gathered.bound()?;
         }
-        Ok(())
+        Ok(!rows.is_empty())
     }
 
     /// Looks whether to go on, now and then.
