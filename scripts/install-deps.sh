@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing on Debian and Ubuntu: `build` (a C++ compiler, libclang, …), `test` (prometheus, a Python
+# Installs what is missing on Debian and Ubuntu: `build` (a C++ compiler, libclang, …), `test` (prometheus, faketime, a Python
 # environment with the SDKs that tests drive), `bench` (the servers that Tricord is measured beside). Nothing is touched
 # when everything is there.
 set -eu
@@ -46,6 +46,7 @@ test_packages() {
     command -v prometheus >/dev/null 2>&1 || want prometheus
     command -v prometheus-node-exporter >/dev/null 2>&1 || want prometheus-node-exporter
     command -v promtool >/dev/null 2>&1 || want prometheus
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || want faketime
     command -v curl >/dev/null 2>&1 || want curl
     command -v python3 >/dev/null 2>&1 || want python3
     python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || want python3-venv

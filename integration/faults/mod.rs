@@ -1,6 +1,10 @@
 //! Faults of real processes under load: what was acknowledged is kept, and the cluster heals by itself. A part of them
 //! runs with all tests; `make soak` runs the rest, for longer.
 
+mod clocks;
+mod flips;
+mod links;
+mod moves;
 mod network;
 pub(crate) mod oracle;
 mod partitions;
@@ -15,12 +19,17 @@ use tricord_testkit::{Client, LocalCluster};
 const BINARY: &str = env!("CARGO_BIN_EXE_tricord");
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// All shards have all their copies in sync and a primary, as metadata sees it.
-async fn healthy(metadata: &str) -> Result<()> {
+/// What `tricord cluster status --json` says.
+async fn status(metadata: &str) -> Result<serde_json::Value> {
     let asked = ["cluster", "status", "--json", "--metadata", metadata];
     let output = tokio::process::Command::new(BINARY).args(asked).output().await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// All shards have all their copies in sync and a primary, as metadata sees it.
+async fn healthy(metadata: &str) -> Result<()> {
+    let status = status(metadata).await?;
     let shards = status["shards"].as_array().context("no shards")?;
     let ill = shards.iter().filter(|shard| {
         let copies = shard["in_sync"].as_array().map_or(0, Vec::len) as u64;

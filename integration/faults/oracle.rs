@@ -77,6 +77,15 @@ impl Written {
         pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
+    /// What 99 of 100 writes took at most between two moments.
+    pub(crate) fn p99(&self, from: Instant, to: Instant) -> Result<Duration> {
+        let pairs = self.moments.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
+        // One follows the other at once.
+        let mut taken: Vec<Duration> = pairs.map(|pair| pair[1] - pair[0]).collect();
+        taken.sort_unstable();
+        taken.get(taken.len() * 99 / 100).copied().context("nothing was acknowledged then")
+    }
+
     /// Every acknowledged serial is in every series, with its value, and nothing else is.
     pub(crate) async fn check_kept(&self, client: &Client) -> Result<()> {
         let last = *self.acknowledged.last().context("nothing was acknowledged")?;

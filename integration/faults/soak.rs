@@ -16,7 +16,7 @@ use super::{BINARY, LIMIT, faces, healthy};
 const MOST_WAIT: Duration = Duration::from_secs(6);
 
 /// A number from the environment.
-fn number(name: &str, default: u64) -> u64 {
+pub(super) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 

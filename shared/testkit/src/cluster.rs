@@ -182,13 +182,63 @@ impl LocalCluster {
     /// # Errors
     /// When it cannot be started, or is not ready in time.
     pub async fn restart(&mut self, name: &str) -> Result<()> {
-        let (binary, log) = (self.binary.clone(), self.data_dir().join(format!("{name}.log")));
+        self.start_again(name, &[], &[])?;
+        self.wait_ready(name).await
+    }
+
+    /// As [`LocalCluster::restart`], with further flags, and by another program, given with its arguments, to which the
+    /// binary and its own arguments are handed.
+    ///
+    /// # Errors
+    /// As [`LocalCluster::restart`].
+    pub async fn restart_with(&mut self, name: &str, by: &[&str], flags: &[&str]) -> Result<()> {
+        self.start_again(name, by, flags)?;
+        self.wait_ready(name).await
+    }
+
+    /// Starts an ended member without waiting until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_again(&mut self, name: &str, by: &[&str], flags: &[&str]) -> Result<()> {
+        let log = self.data_dir().join(format!("{name}.log"));
         let found = self.members.iter_mut().find(|(member, _)| member.name == name);
         let (member, process) = found.with_context(|| format!("no member {name}"))?;
-        *process = Process::start(name, &binary, &member.args, &log)?;
+        let binary = self.binary.display().to_string();
+        let mut line: Vec<String> = by.iter().map(|part| (*part).to_owned()).collect();
+        line.push(binary);
+        line.extend(member.args.iter().cloned());
+        line.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let (program, args) = line.split_first().context("nothing to start")?;
+        *process = Process::start(name, Path::new(program), args, &log)?;
         member.pid = process.pid();
-        let client = Client::new(&member.http);
+        Ok(())
+    }
+
+    async fn wait_ready(&self, name: &str) -> Result<()> {
+        let client = Client::new(&self.member(name)?.http);
         eventually(START_LIMIT, || client.ready()).await.with_context(|| format!("{name} is not ready again"))
+    }
+
+    /// Has the running cluster add a data node; answers its name.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn add_node(&mut self) -> Result<String> {
+        let dir = self.data_dir();
+        let mut command = tokio::process::Command::new(&self.binary);
+        command.args(["local-cluster", "--add-node"]).arg(format!("--data-dir={}", dir.display()));
+        let output = command.output().await.context("tricord local-cluster --add-node")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let listed: Vec<Member> = serde_json::from_slice(&std::fs::read(dir.join("cluster.json"))?)?;
+        let is_new = |member: &Member| self.members().all(|known| known.name != member.name);
+        let member = listed.into_iter().find(is_new).context("no node was added")?;
+        let (name, log) = (member.name.clone(), dir.join(format!("{}.log", member.name)));
+        let process = Process::adopt(&name, member.pid, &log)?;
+        self.members.push((member, process));
+        Ok(name)
     }
 
     /// Starts the whole cluster again after [`LocalCluster::kill_all`] or [`LocalCluster::terminate`].

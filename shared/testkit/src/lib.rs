@@ -14,6 +14,7 @@ pub mod remote_read;
 mod remote_write;
 mod remote_write_v2;
 mod single;
+mod slow_link;
 mod wait;
 
 pub use client::{Answer, Client};
@@ -23,4 +24,5 @@ pub use process::Process;
 pub use remote_write::{RemoteSeries, remote_write_body};
 pub use remote_write_v2::remote_write_v2_body;
 pub use single::{Single, SingleBuilder};
+pub use slow_link::SlowLink;
 pub use wait::{START_LIMIT, eventually};
