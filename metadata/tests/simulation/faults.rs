@@ -80,6 +80,8 @@ impl Fault {
 /// the grace leaves 50 ms in a lease of 400 ms.
 const MOST_JUMP_MS: u64 = 20;
 const JUMP_PAUSE_MS: u64 = 700;
+/// After a disk is lost, changes that were asked for before may take so long to come about, and may have counted on it.
+const LOSS_PAUSE_MS: u64 = 3_000;
 /// More nodes than these are never registered at once.
 const MOST_NODES: usize = 6;
 
@@ -87,6 +89,7 @@ const MOST_NODES: usize = 6;
 pub(crate) struct Faults {
     enabled: Vec<Fault>,
     last_jump_ms: u64,
+    last_loss_ms: Option<u64>,
 }
 
 impl Faults {
@@ -103,7 +106,7 @@ impl Faults {
             delays: some(rng, 0.06),
             longest_delay_ms: rng.random_range(30..1_500),
         };
-        (Self { enabled, last_jump_ms: 0 }, weather)
+        (Self { enabled, last_jump_ms: 0, last_loss_ms: None }, weather)
     }
 }
 
@@ -221,9 +224,11 @@ impl World {
             let enough = config.in_sync.len().min(self.scenario.min_insync as usize);
             placed && (!config.holds(victim) || gone < enough)
         });
-        if !bearable {
+        let settled = self.faults.last_loss_ms.is_none_or(|at| self.now_ms >= at + LOSS_PAUSE_MS);
+        if !bearable || !settled {
             return;
         }
+        self.faults.last_loss_ms = Some(self.now_ms);
         self.crash(victim, 100);
         self.restarts.remove(&victim);
         self.stops.remove(&victim);

@@ -28,13 +28,15 @@ pub(crate) enum Mutation {
     ReleaseWhatStillRuns,
     /// A follower says that it answers no more queries, and goes on answering them.
     LeaveAndGoOnReading,
+    /// Whatever a follower that was removed answers, a primary takes it as having heard of its removal.
+    TakeEveryAnswerForALeave,
     /// An empty shard is filled from a backup at its primary while others without the data are in sync.
     RestoreBesideOthers,
 }
 
 impl Mutation {
     /// All of them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::AcknowledgeBeforeTheSlowest,
         Self::SkipTheEpochCheck,
         Self::PromoteWithoutBeingInSync,
@@ -47,6 +49,7 @@ impl Mutation {
         Self::ForgetTheStoredEpoch,
         Self::ReleaseWhatStillRuns,
         Self::LeaveAndGoOnReading,
+        Self::TakeEveryAnswerForALeave,
         Self::RestoreBesideOthers,
     ];
 }

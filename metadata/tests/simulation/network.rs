@@ -31,7 +31,7 @@ pub(crate) enum Message {
     Entries { shard: ShardId, ticket: u64, message: Entries, payloads: Vec<u64> },
     Ack { shard: ShardId, ticket: u64, ack: Ack },
     Beacon { pulse: Pulse, parts: Vec<BeaconPart> },
-    BeaconAnswer { session: u64, number: u64, accepted: Vec<(ShardId, bool)> },
+    BeaconAnswer { session: u64, number: u64, accepted: Vec<(ShardId, bool)>, stored: Vec<(ShardId, Epoch)> },
     Snapshot { shard: ShardId, epoch: Epoch, transfer: u64, entries: Arc<Vec<Entry>> },
     SnapshotDone { shard: ShardId, transfer: u64, end: Seq },
     Release { shard: ShardId, epoch: Epoch },

@@ -172,14 +172,8 @@ impl Node {
     }
 
     fn send_beacons(&mut self, turn: &mut Turn) {
-        let mut peers = BTreeSet::new();
-        for replica in self.replicas.values() {
-            let view = replica.machine.view();
-            if view.primary == Some(self.id) {
-                peers.extend(view.in_sync.iter().chain(&view.joining).copied());
-            }
-        }
-        peers.remove(&self.id);
+        let machines = self.replicas.values().map(|replica| &replica.machine);
+        let peers: BTreeSet<NodeId> = machines.flat_map(|machine| machine.beacons_to()).collect();
         for peer in peers {
             let session = self.session;
             let pulses = self.pulses.entry(peer).or_insert_with(|| Pulses::new(session));
@@ -225,7 +219,8 @@ impl Node {
                 }
             }
             Message::Beacon { pulse, parts } => self.answer_beacon(from, pulse, &parts, turn),
-            Message::BeaconAnswer { session, number, accepted } => {
+            Message::BeaconAnswer { session, number, accepted, stored } => {
+                self.peer_stored(from, &stored, turn);
                 self.beacon_answered(from, session, number, &accepted, turn);
             }
             Message::Snapshot { shard, epoch, transfer, entries } => {
@@ -276,7 +271,7 @@ impl Node {
 
     fn answer_beacon(&mut self, from: NodeId, pulse: Pulse, parts: &[BeaconPart], turn: &mut Turn) {
         let answered_ms = self.answers.entry(from).or_default().answer(pulse, turn.local_ms);
-        let mut accepted = Vec::new();
+        let (mut accepted, mut stored) = (Vec::new(), Vec::new());
         for (shard, epoch, committed, grant_ms) in parts {
             let grant = answered_ms.filter(|_| *grant_ms > 0).map(|at| (at, *grant_ms));
             match self.take_beacon(from, *shard, *epoch, *committed, grant, turn) {
@@ -297,8 +292,9 @@ impl Node {
                     accepted.extend(skips.then_some((*shard, false)));
                 }
             }
+            stored.extend(self.replicas.get(shard).map(|replica| (*shard, replica.machine.stored_epoch())));
         }
-        let answer = Message::BeaconAnswer { session: pulse.session, number: pulse.number, accepted };
+        let answer = Message::BeaconAnswer { session: pulse.session, number: pulse.number, accepted, stored };
         turn.out.push((from, answer));
     }
 
@@ -315,6 +311,17 @@ impl Node {
         let verdict = replica.machine.beacon(turn.local_ms, from, epoch, committed, grant);
         replica.act(turn);
         verdict
+    }
+
+    fn peer_stored(&mut self, from: NodeId, stored: &[(ShardId, Epoch)], turn: &mut Turn) {
+        let believes = turn.mutation == Some(Mutation::TakeEveryAnswerForALeave);
+        for (shard, stored) in stored {
+            if let Some(replica) = self.replicas.get_mut(shard) {
+                let stored = if believes { Epoch(u64::MAX) } else { *stored };
+                replica.machine.peer_stored(turn.local_ms, from, stored);
+                replica.act(turn);
+            }
+        }
     }
 
     fn beacon_answered(

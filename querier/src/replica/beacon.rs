@@ -68,14 +68,8 @@ impl Replicas {
     fn send_beacons(self: &Arc<Self>) {
         let mut peers = BTreeSet::new();
         for hosted in self.all() {
-            hosted.peek(|machine| {
-                let view = machine.view();
-                if view.primary == Some(self.node) {
-                    peers.extend(view.in_sync.iter().chain(&view.joining).copied());
-                }
-            });
+            hosted.peek(|machine| peers.extend(machine.beacons_to()));
         }
-        peers.remove(&self.node);
         for peer in peers {
             tokio::spawn(self.clone().send_beacon(self.peer(peer)));
         }
@@ -121,10 +115,13 @@ impl Replicas {
             return;
         };
         let Some(sent_ms) = peer.pulses.lock().answered(pulse.number) else { return };
-        for ack in answer.shards.iter().filter(|ack| ack.accepted) {
+        for ack in &answer.shards {
             if let Some(hosted) = self.shard(ShardId(ack.shard)) {
                 self.machine(&hosted, |machine, now_ms| {
-                    machine.beacon_answered(now_ms, peer.node, pulse.number, sent_ms, ack.leaving);
+                    machine.peer_stored(now_ms, peer.node, Epoch(ack.epoch));
+                    if ack.accepted {
+                        machine.beacon_answered(now_ms, peer.node, pulse.number, sent_ms, ack.leaving);
+                    }
                 });
             }
         }

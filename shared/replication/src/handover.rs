@@ -147,11 +147,12 @@ impl Shard {
         self.released > Epoch(0) && epoch.0 <= self.released.0 + 1
     }
 
-    /// Whether this primary waits for answers to beacons before it may serve: they are worth hurrying.
+    /// Whether this primary waits for answers to beacons before it may serve, or acknowledge: they are worth hurrying.
     #[must_use]
     pub fn awaits_lease(&self, now_ms: u64) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        !primary.must_renew && now_ms >= primary.lease_until_ms(&self.view, self.node, self.timing.lease_ms)
+        let lapsed = now_ms >= primary.lease_until_ms(&self.view, self.node, self.timing.lease_ms);
+        !primary.must_renew && (lapsed || primary.holds_acks(now_ms))
     }
 }
 

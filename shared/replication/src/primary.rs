@@ -61,6 +61,11 @@ impl Primary {
         self.reconciled && !self.must_renew && now_ms >= self.serve_after_ms
     }
 
+    /// Whether acknowledgements wait for a replica that was removed to stop answering queries.
+    pub(crate) fn holds_acks(&self, now_ms: u64) -> bool {
+        now_ms < self.hold_acks_until_ms
+    }
+
     /// The replicas whose answers are needed: the in-sync ones, and those that a change may add or may have added.
     fn needed<'a>(&'a self, view: &'a View, node: NodeId) -> impl Iterator<Item = Option<&'a Progress>> {
         let in_sync = view.in_sync.iter().filter(move |peer| **peer != node).map(|peer| self.peers.get(peer));
@@ -357,7 +362,7 @@ impl Shard {
         }
         let enough = self.view.in_sync.len() >= self.min_insync;
         let leased = now_ms < primary.lease_until_ms(&self.view, node, lease_ms);
-        let free = primary.is_serving(now_ms) && now_ms >= primary.hold_acks_until_ms;
+        let free = primary.is_serving(now_ms) && !primary.holds_acks(now_ms);
         let committed = committed.max(everywhere);
         if enough
             && leased
@@ -396,7 +401,10 @@ impl Shard {
         }
         let lease_until_ms = primary.lease_until_ms(&self.view, node, lease_ms);
         let grants = primary.is_serving(now_ms) && now_ms < lease_until_ms && self.view.in_sync.contains(&to);
-        let peer = primary.peers.get(&to)?;
+        let Some(peer) = primary.peers.get(&to) else {
+            // It has no place any more, and is told so: acknowledgements wait for its answer, or the end of its lease.
+            return self.granted_until_ms.contains_key(&to).then_some((epoch, committed, 0));
+        };
         let grants = grants && !peer.leaving;
         let confirmed = peer.answered.filter(|last| last.number == answered && grants && answered > 0);
         let grant_ms = confirmed.map_or(0, |last| lease_until_ms.saturating_sub(last.received_ms));
@@ -425,6 +433,26 @@ impl Shard {
             }
         }
         self.advance(now_ms);
+    }
+
+    /// Another replica says that it has stored an epoch. Where that is this one's, or a later one, and the replica is not in
+    /// sync in it, it answers no more queries, whatever it was allowed before: there is nothing to wait for.
+    pub fn peer_stored(&mut self, now_ms: u64, from: NodeId, stored: Epoch) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let is_over = stored >= self.view.epoch && !self.view.in_sync.contains(&from);
+        if is_over && self.granted_until_ms.remove(&from).is_some() {
+            primary.hold_acks_until_ms = 0;
+            self.hold_for_removed(now_ms);
+            self.advance(now_ms);
+        }
+    }
+
+    /// Who gets this primary's beacons: the other replicas, and those that had a place and may still answer queries.
+    pub fn beacons_to(&self) -> impl Iterator<Item = NodeId> {
+        let is_primary = matches!(self.role, Role::Primary(_));
+        let replicas = self.view.in_sync.iter().chain(&self.view.joining);
+        let all = replicas.chain(self.granted_until_ms.keys()).copied();
+        all.filter(move |peer| is_primary && *peer != self.node)
     }
 
     /// Lets time pass: leases end, messages are tried again, changes are proposed. Every few 10 ms.

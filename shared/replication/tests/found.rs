@@ -289,6 +289,23 @@ fn a_joiner_may_be_in_sync_until_that_is_refused_or_void() {
     assert!(!primary.machine.may_grow(), "its epoch is over");
 }
 
+#[test]
+fn acknowledgements_wait_no_longer_for_a_removed_follower_than_until_it_has_heard_of_it() {
+    for (stored, is_over) in [(1, false), (2, true), (3, true)] {
+        let mut replica = primary();
+        replica.configure(10_100, view(2, 1, &[1, 2], &[]));
+        let told: Vec<NodeId> = replica.machine.beacons_to().collect();
+        assert!(told.contains(&NodeId(3)), "it is told: {told:?}");
+        assert_eq!(replica.machine.beacon_to(10_100, NodeId(3), 0), Some((Epoch(2), Seq(0), 0)));
+        replica.followers_answer(10_150, &[2]);
+        let seq = replica.write(10_200);
+        replica.followers_answer(10_200, &[2]);
+        assert!(replica.machine.awaits_lease(10_200), "beacons are hurried");
+        replica.machine.peer_stored(10_250, NodeId(3), Epoch(stored));
+        assert_eq!(replica.acknowledges(10_300, seq), is_over, "it has stored epoch {stored}");
+    }
+}
+
 /// A node hears late that it has a place again, from a primary that sends entries, and not from metadata.
 #[test]
 fn what_was_stored_under_a_later_epoch_than_that_of_the_map_is_not_dropped() {
