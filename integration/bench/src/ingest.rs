@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tokio::task::JoinSet;
+use tricord_testkit::Client;
 
 use crate::load::{Part, Request, Scenario, Wire};
 use crate::proc;
@@ -14,7 +15,7 @@ use crate::server::{Kind, Server};
 /// Connections that send at the same time.
 pub(crate) const CONNECTIONS: usize = 4;
 /// Scrapes after which the connections wait for each other: a server need not take what is hours apart.
-const TICKS_TOGETHER: i64 = 60;
+pub(crate) const TICKS_TOGETHER: i64 = 60;
 
 /// What a round has shown.
 #[derive(Clone, Debug, Serialize)]
@@ -85,13 +86,32 @@ pub(crate) struct Acked {
     taken: Vec<Duration>,
 }
 
+impl Acked {
+    /// How long half of the requests took at most, and 99 of 100, in milliseconds.
+    pub(crate) fn quantiles(mut self) -> (f64, f64) {
+        self.taken.sort_unstable();
+        let at = |share: f64| {
+            let at = (self.taken.len().saturating_sub(1) as f64 * share).round() as usize;
+            self.taken.get(at).map_or(0.0, |taken| taken.as_secs_f64() * 1e3)
+        };
+        (at(0.5), at(0.99))
+    }
+}
+
 /// Sends one stretch over all connections.
 ///
 /// # Errors
 /// When a request is not acknowledged.
 pub(crate) async fn send(server: &Server, wire: Wire, stretch: Stretch, acked: &mut Acked) -> Result<()> {
+    send_to(&server.writer(wire), wire, stretch, acked).await
+}
+
+/// As [`send`], to whoever takes the wire.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) async fn send_to(client: &Client, wire: Wire, stretch: Stretch, acked: &mut Acked) -> Result<()> {
     let mut connections = JoinSet::new();
-    let client = server.writer(wire);
     for requests in stretch {
         let client = client.clone();
         connections.spawn(async move {
@@ -141,12 +161,8 @@ pub(crate) async fn round(
     let others_s = proc::machine_s() - machine - cpu_s;
     let memory = proc::memory(pid)?;
     let disk_bytes = if settle { Some(server.settle().await?) } else { None };
-    let Acked { samples, taken: mut acks } = acked;
-    acks.sort_unstable();
-    let ack = |share: f64| {
-        let at = (acks.len().saturating_sub(1) as f64 * share).round() as usize;
-        acks.get(at).map_or(0.0, |taken| taken.as_secs_f64() * 1e3)
-    };
+    let samples = acked.samples;
+    let (ack_p50_ms, ack_p99_ms) = acked.quantiles();
     if samples != scenario.samples() {
         bail!("{samples} samples were acknowledged of {}", scenario.samples());
     }
@@ -160,8 +176,8 @@ pub(crate) async fn round(
         cpu_s_per_million: cpu_s * 1e6 / samples as f64,
         new_series_us: first_s.unwrap_or_default() * 1e6 / scenario.series as f64,
         samples_per_s: samples as f64 / wall_s,
-        ack_p50_ms: ack(0.5),
-        ack_p99_ms: ack(0.99),
+        ack_p50_ms,
+        ack_p99_ms,
         highest_memory_bytes: memory.highest,
         anonymous_bytes_per_series: memory.anonymous as f64 / scenario.series as f64,
         disk_bytes,

@@ -2,6 +2,7 @@
 //! tables of medians and ratios. README.md beside this crate says what is measured and how to read it.
 
 mod churn;
+mod copies;
 mod fleet;
 mod ingest;
 mod lists;
@@ -50,7 +51,7 @@ fn command() -> Command {
         .arg(path("tricord", "the binary to measure"))
         .arg(path("dir", "where data and results go; folders of servers in it are replaced"))
         .arg(list("servers", "tricord,victoria-metrics,prometheus", "which servers, by turns"))
-        .arg(list("parts", "ingest,query,cold,month,million,window,lists,churn", "what is measured"))
+        .arg(list("parts", "ingest,query,cold,month,million,window,copies,lists,churn", "what is measured"))
         .arg(list("scenarios", "A,B", "loads of part ingest"))
         .arg(list("wires", "v1,v2,otlp", "how they are sent; the peers take v1 only"))
         .arg(count("rounds", "5", "rounds of writing per server"))
@@ -122,10 +123,13 @@ async fn run(matches: &ArgMatches) -> Result<()> {
             "month" => bench.query(Scenario::MONTH, false).await?,
             "million" => bench.million().await?,
             "window" => bench.window().await?,
+            "copies" => bench.copies().await?,
             "lists" => bench.lists(number("series")).await?,
             "churn" => bench.churn().await?,
             other => {
-                bail!("no part named {other}: ingest, query, cold, month, million, window, lists or churn")
+                bail!(
+                    "no part named {other}: ingest, query, cold, month, million, window, copies, lists or churn"
+                )
             }
         };
         print(&format!("\n{text}\n"));
@@ -257,6 +261,22 @@ impl Bench {
             restarts.push(self.restart(server, scenario).await?);
         }
         Ok(report::restarts(&restarts))
+    }
+
+    /// What one and three copies of each shard cost in a cluster.
+    async fn copies(&mut self) -> Result<String> {
+        let (scenario, mut all) = (Scenario::A, Vec::new());
+        let start_ms = self.start_ms - scenario.span_ms();
+        for _ in 0..self.rounds {
+            for copies in [1, 3] {
+                wait_for_quiet().await;
+                let round = copies::round(&self.tricord, copies, scenario, start_ms).await?;
+                say(&format!("{copies} copies: {:.2} CPU-s per million samples", round.cpu_s_per_million));
+                self.note(&round)?;
+                all.push(round);
+            }
+        }
+        Ok(report::copies(&all))
     }
 
     async fn restart(&mut self, server: Server, scenario: Scenario) -> Result<Restart> {

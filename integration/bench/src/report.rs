@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::churn::{Hour, Quiet};
+use crate::copies::Copies;
 use crate::ingest::Round;
 use crate::lists::{Asked, Day};
 use crate::queries::Timing;
@@ -141,6 +142,29 @@ pub(crate) fn restarts(restarts: &[Restart]) -> String {
             mib(restart.highest_before_bytes),
             number(Some(restart.ready_s)),
             mib(restart.highest_memory_bytes)
+        );
+    }
+    out
+}
+
+/// Medians of what a cluster costs with one and with three copies.
+pub(crate) fn copies(rounds: &[Copies]) -> String {
+    let mut out = format!(
+        "| copies | rounds | CPU-s per M samples | of these data nodes | samples/s | ack p50 ms | ack p99 ms |\n|{}\n",
+        "---|".repeat(7)
+    );
+    for copies in [1, 3] {
+        let of = || rounds.iter().filter(move |round| round.copies == copies);
+        let median = |figure: fn(&Copies) -> f64| number(median(of().map(figure)));
+        let _ = writeln!(
+            out,
+            "| {copies} | {} | {} | {} | {} | {} | {} |",
+            of().count(),
+            median(|round| round.cpu_s_per_million),
+            median(|round| round.data_nodes_s_per_million),
+            median(|round| round.samples_per_s),
+            median(|round| round.ack_p50_ms),
+            median(|round| round.ack_p99_ms)
         );
     }
     out
