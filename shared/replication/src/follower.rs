@@ -2,6 +2,7 @@
 
 use tricord_model::{Epoch, NodeId, Seq};
 
+use crate::handover::Retired;
 use crate::log::Position;
 use crate::shard::{Role, Shard};
 
@@ -139,6 +140,7 @@ impl Shard {
         {
             return follower.leader == from;
         }
+        self.retired = Retired::of(&self.role, &self.view).or(self.retired);
         self.follow(from);
         true
     }

@@ -35,6 +35,24 @@ impl Flaps {
     }
 }
 
+/// A primary that has stepped down for a successor before it has heard from metadata what changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retired {
+    /// The epoch in which it was the primary.
+    epoch: Epoch,
+    /// From when on the leases from before its own tenure were over.
+    serve_after_ms: u64,
+}
+
+impl Retired {
+    /// What stays of a role; nothing of one that never served.
+    pub(crate) fn of(role: &Role, view: &View) -> Option<Self> {
+        let Role::Primary(primary) = role else { return None };
+        let served = primary.reconciled && !primary.must_renew;
+        served.then_some(Self { epoch: view.epoch, serve_after_ms: primary.serve_after_ms })
+    }
+}
+
 impl Shard {
     /// Asks for another primary from the next tick on, if this replica is one; as a follower it answers no more queries
     /// and asks to be left out. For a node that is about to stop; it takes entries until then.
@@ -118,13 +136,18 @@ impl Shard {
     /// this replica knows it. As the primary until now it stops here; whoever it has allowed to answer queries is in sync
     /// still and has to follow before anything is acknowledged; and it had waited for its own predecessors.
     pub(crate) fn release(&mut self, now_ms: u64, next: &View) {
-        let Role::Primary(primary) = &self.role else { return };
+        let retired = self.retired.take();
+        let (epoch, served) = match (&self.role, retired) {
+            (Role::Primary(primary), _) => (self.view.epoch, primary.is_serving(now_ms)),
+            (_, Some(retired)) => (retired.epoch, now_ms >= retired.serve_after_ms),
+            _ => return,
+        };
         let Some(successor) = next.primary.filter(|successor| *successor != self.node) else { return };
         let drift_ms = self.timing.grace_ms.saturating_sub(self.timing.lease_ms);
         let over =
             |(peer, until_ms): (&NodeId, &u64)| *until_ms + drift_ms <= now_ms || next.in_sync.contains(peer);
-        let follows = next.epoch.0 == self.view.epoch.0 + 1;
-        if follows && primary.is_serving(now_ms) && self.granted_until_ms.iter().all(over) {
+        let follows = next.epoch.0 == epoch.0 + 1;
+        if follows && served && self.granted_until_ms.iter().all(over) {
             self.actions.push(Action::Release(successor, next.epoch));
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 
 use crate::follower::Follower;
-use crate::handover::Flaps;
+use crate::handover::{Flaps, Retired};
 use crate::log::{LogIndex, OlderEpochs, Position};
 use crate::primary::Primary;
 
@@ -179,6 +179,8 @@ pub struct Shard {
     /// Until when whom this process, as a primary, has allowed to answer queries, by its own clock. It outlives a tenure:
     /// who becomes primary again soon must still wait for those that are not in sync any more.
     pub(crate) granted_until_ms: BTreeMap<NodeId, u64>,
+    /// That it was the primary, until it knows who is in sync now.
+    pub(crate) retired: Option<Retired>,
     /// Leases from before this epoch are over everywhere.
     pub(crate) released: Epoch,
     pub(crate) resigning: bool,
@@ -204,6 +206,7 @@ impl Shard {
             role: Role::Idle,
             foreign_answer_ms: (boot.stored_epoch > Epoch(0)).then_some(boot.now_ms),
             granted_until_ms: BTreeMap::new(),
+            retired: None,
             released: Epoch(0),
             resigning: false,
             log_failed: false,

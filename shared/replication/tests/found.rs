@@ -3,8 +3,8 @@
 
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 use tricord_replication::{
-    Ack, AckResult, Action, Boot, Entries, OlderEpochs, Position, ProposalOutcome, RoleName, Shard,
-    SnapshotVerdict, Timing, Verdict, View,
+    Ack, AckResult, Action, BeaconVerdict, Boot, Entries, OlderEpochs, Position, ProposalOutcome, RoleName,
+    Shard, SnapshotVerdict, Timing, Verdict, View,
 };
 
 const TIMING: Timing = Timing {
@@ -287,6 +287,35 @@ fn a_joiner_may_be_in_sync_until_that_is_refused_or_void() {
     assert!(primary.machine.may_grow(), "the second may still be taken");
     primary.configure(now_ms, view(2, 1, &[1], &[2]));
     assert!(!primary.machine.may_grow(), "its epoch is over");
+}
+
+/// The successor's first beacon is often there before metadata's word.
+#[test]
+fn a_primary_that_hears_of_its_successor_from_that_one_releases_it_all_the_same() {
+    for (in_sync, releases) in [(&[1, 2, 3][..], true), (&[1, 2][..], false)] {
+        let mut replica = primary();
+        assert_eq!(
+            replica.machine.beacon(10_100, NodeId(2), Epoch(2), Seq(0), None),
+            BeaconVerdict::StoreEpoch
+        );
+        replica.machine.epoch_stored(Epoch(2));
+        assert_eq!(
+            replica.machine.beacon(10_120, NodeId(2), Epoch(2), Seq(0), None),
+            BeaconVerdict::Accepted
+        );
+        assert_ne!(replica.role(10_120), RoleName::Primary);
+        drop(replica.machine.actions());
+        assert!(replica.machine.configure(10_200, view(2, 2, in_sync, &[]), 2));
+        // Node 3 may answer queries for a while still, and need not hear of entries where it is not in sync.
+        let released = replica.machine.actions().contains(&Action::Release(NodeId(2), Epoch(2)));
+        assert_eq!(released, releases, "{in_sync:?}");
+        replica.machine.epoch_stored(Epoch(3));
+        assert!(replica.machine.configure(10_300, view(3, 3, in_sync, &[]), 2));
+        assert!(
+            replica.machine.actions().iter().all(|action| !matches!(action, Action::Release(..))),
+            "once"
+        );
+    }
 }
 
 #[test]
