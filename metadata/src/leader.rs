@@ -101,7 +101,12 @@ impl Watchman {
                 self.changed = now;
             }
         }
+        let moving = self.moving.len();
         self.moving.retain(|shard| !has_arrived(state, *shard));
+        if self.moving.len() < moving {
+            // Whoever has lost its place is to hear of that before the shard changes again.
+            self.moved = Some(now);
+        }
         let liveness = self.liveness(state, now);
         if !liveness.is_empty() {
             self.moving.clear();
