@@ -134,9 +134,9 @@ async fn a_fourth_node() -> Result<()> {
     written.check_kept(&proxy).await?;
     let (quiet, moving) = (written.p99(began, added)?, written.p99(added, evened)?);
     println!(
-        "a fourth node: {} writes, {} refused; evened out after {:?}; p99 of a write {quiet:?} before, {moving:?} \
+        "a fourth node: {} samples, {} writes refused; evened out after {:?}; p99 of a write {quiet:?} before, {moving:?} \
          meanwhile; the longest wait {:?}",
-        written.acknowledged.len(),
+        written.samples(),
         written.refusals.len(),
         evened - added,
         written.longest_gap(added, evened)

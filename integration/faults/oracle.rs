@@ -11,6 +11,8 @@ use tricord_testkit::{Client, RemoteSeries};
 
 /// Series that each serial goes into; they spread over the shards.
 pub(crate) const SERIES: usize = 24;
+/// Serials in one request: together they make some 20,000 samples a second of a writer that waits for each answer.
+const TOGETHER: u64 = 3;
 /// Serials that one query looks at.
 const CHUNK: u64 = 20_000;
 
@@ -18,7 +20,7 @@ pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
-/// Writes serials, each into [`SERIES`] series, one after another.
+/// Writes serials, each into [`SERIES`] series, a few at a time.
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     task: JoinHandle<Written>,
@@ -41,19 +43,22 @@ impl Writer {
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
             let mut written = Written { start_ms: now_ms(), ..Written::default() };
-            for serial in 0.. {
+            for first in (0..).step_by(TOGETHER as usize) {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
                 let one = |n: usize| {
                     let writer = n.to_string();
                     let series = RemoteSeries::new("serial", &[("writer", &writer)]);
-                    series.at(written.start_ms + serial as i64, serial as f64)
+                    let at = |serial: u64| (written.start_ms + serial as i64, serial as f64);
+                    (first..first + TOGETHER)
+                        .map(at)
+                        .fold(series, |series, (t_ms, value)| series.at(t_ms, value))
                 };
                 let series: Vec<RemoteSeries> = (0..SERIES).map(one).collect();
                 match client.remote_write(&series).await {
                     Ok(()) => {
-                        written.acknowledged.insert(serial);
+                        written.acknowledged.extend(first..first + TOGETHER);
                         written.moments.push(Instant::now());
                     }
                     Err(error) => written.refusals.push(format!("{error:#}")),
@@ -71,6 +76,11 @@ impl Writer {
 }
 
 impl Written {
+    /// How many samples were acknowledged.
+    pub(crate) fn samples(&self) -> usize {
+        self.acknowledged.len() * SERIES
+    }
+
     /// The longest time without an acknowledgement that began or ended between two moments.
     pub(crate) fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
         let pairs = self.moments.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);

@@ -29,7 +29,7 @@ async fn kills() -> Result<()> {
     let mut cluster = LocalCluster::start(BINARY, &Shape::default()).await?;
     let (ingester, proxy) = faces(&cluster)?;
     let metadata = cluster.metadata_addresses();
-    let writer = Writer::start(ingester.clone());
+    let (began, writer) = (Instant::now(), Writer::start(ingester.clone()));
     eventually(LIMIT, || written(proxy.clone())).await?;
     let mut primaries_lost = Vec::new();
     let mut killed = BTreeSet::new();
@@ -58,9 +58,10 @@ async fn kills() -> Result<()> {
     let (median, worst) = (gaps.get(gaps.len() / 2), gaps.last());
     println!(
         "{rounds} kills of {killed:?}, {} with a loss of primaries: median {median:?}, worst {worst:?} without a \
-         write; {} writes acknowledged, {} refused",
+         write; {} samples acknowledged, {:.0} a second, {} writes refused",
         gaps.len(),
-        written.acknowledged.len(),
+        written.samples(),
+        written.samples() as f64 / began.elapsed().as_secs_f64(),
         written.refusals.len()
     );
     ensure!(worst.is_none_or(|worst| *worst <= MOST_WAIT), "the worst is above {MOST_WAIT:?}");

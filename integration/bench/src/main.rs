@@ -134,7 +134,7 @@ async fn run(matches: &ArgMatches) -> Result<()> {
         };
         print(&format!("\n{text}\n"));
     }
-    print(&format!("\n{}\n", summary::table(&bench.measured)));
+    print(&format!("\n{}", summary::table(&bench.measured)));
     Ok(())
 }
 

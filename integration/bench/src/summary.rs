@@ -156,13 +156,17 @@ fn lines(measured: &Measured) -> Vec<Line> {
     lines
 }
 
-/// The table.
+/// The table; empty where nothing of it was measured.
 pub(crate) fn table(measured: &Measured) -> String {
+    let lines = lines(measured);
+    if lines.is_empty() {
+        return String::new();
+    }
     let mut out = String::from(
         "| what | Tricord | VictoriaMetrics | Prometheus | × VictoriaMetrics | must be at most | met | aim |\n|",
     );
     let _ = writeln!(out, "{}", "---|".repeat(8));
-    for Line { what, must, aim, own, victoria, prometheus, is_met } in lines(measured) {
+    for Line { what, must, aim, own, victoria, prometheus, is_met } in lines {
         let ratio = own.zip(victoria).filter(|(_, victoria)| *victoria > 0.0);
         let ratio = number(ratio.map(|(own, victoria)| own / victoria));
         let met = is_met.map_or("", |is_met| if is_met { "yes" } else { "no" });

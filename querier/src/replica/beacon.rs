@@ -60,6 +60,12 @@ impl Replicas {
 
     /// Tells a node that leases from before an epoch are over.
     pub(super) async fn send_release(self: Arc<Self>, peer: Arc<Peer>, shard: ShardId, epoch: Epoch) {
+        tracing::debug!(
+            shard = shard.0,
+            epoch = epoch.0,
+            node = peer.node.0,
+            "tells a successor that older leases are over"
+        );
         peer.releases.lock().push(pb::ReleasedShard { shard: shard.0, epoch: epoch.0 });
         self.exchange_beacon(&peer).await;
         self.releasing.fetch_sub(1, Ordering::AcqRel);

@@ -15,6 +15,8 @@ use crate::storage;
 
 /// Shards whose configuration is adopted at once; each may wait for a sync of the disk.
 const CONCURRENCY: usize = 32;
+/// How long the map waits for the answer to a proposal that is under way.
+const ANSWER_FIRST: Duration = Duration::from_millis(100);
 /// How often shards that have moved away are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -87,12 +89,23 @@ impl Replicas {
         let mut work = futures::stream::FuturesUnordered::new();
         for config in map.shards.iter().filter(|config| self.concerns(config)) {
             let (replicas, config) = (self.clone(), config.clone());
-            work.push(async move { replicas.adopt_shard(&config, min_insync).await });
+            work.push(async move {
+                replicas.let_proposal_end(config.shard).await;
+                replicas.adopt_shard(&config, min_insync).await;
+            });
             if work.len() >= CONCURRENCY {
                 work.next().await;
             }
         }
         while work.next().await.is_some() {}
+    }
+
+    /// What metadata took of this node and what it made of it at once come as an answer and as a map. In that order no epoch
+    /// is missed, and a former primary can tell its successor that nobody else led in between.
+    async fn let_proposal_end(&self, shard: ShardId) {
+        if let Some(hosted) = self.shard(shard) {
+            let _ = tokio::time::timeout(ANSWER_FIRST, hosted.proposal.lock()).await;
+        }
     }
 
     fn concerns(&self, config: &ShardConfig) -> bool {
@@ -121,6 +134,10 @@ impl Replicas {
             return;
         }
         let _turn = hosted.turn.lock().await;
+        tracing::debug!(
+            shard = config.shard.0, epoch = config.epoch.0, known = known.0, primary = ?config.primary,
+            in_sync = ?config.in_sync, joining = ?config.joining, "a shard has another configuration"
+        );
         if let Err(error) = self.store_epoch(&hosted, config.epoch, Some((view_of(config), min_insync))).await
         {
             tracing::error!(shard = config.shard.0, %error, "cannot store an epoch");

@@ -22,9 +22,11 @@ pub(crate) struct Acknowledged {
     pub(crate) seq: Seq,
 }
 
-/// A shard on this node. Locks are taken in the order `turn`, `order`, `state`.
+/// A shard on this node. Locks are taken in the order `proposal`, `turn`, `order`, `state`.
 pub(crate) struct Hosted {
     pub(crate) id: ShardId,
+    /// Held from a proposal to metadata until its answer is adopted.
+    pub(crate) proposal: tokio::sync::Mutex<()>,
     /// Messages that change the log or the configuration, one at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Held by a writer from its judgement to its append, and by whoever changes the epoch or cuts the log: what was
@@ -56,6 +58,7 @@ impl Hosted {
     pub(crate) fn new(machine: Shard) -> Self {
         Self {
             id: machine.id(),
+            proposal: tokio::sync::Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             order: Mutex::default(),
             state: Mutex::new(State { machine, tail: Tail::default(), aside: false }),

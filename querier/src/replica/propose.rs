@@ -16,6 +16,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 impl Replicas {
     /// Proposes what the machine wishes for, and gives it the outcome.
     pub(super) async fn propose(self: Arc<Self>, hosted: Arc<Hosted>, wish: View) {
+        let _proposal = hosted.proposal.lock().await;
         let expected = wish.epoch;
         let config = ShardConfig {
             shard: hosted.id,
