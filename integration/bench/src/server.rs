@@ -1,7 +1,7 @@
 //! The servers that are measured: how each is started, told to put its data in order, and asked.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -10,6 +10,9 @@ use tricord_testkit::{Client, Process, START_LIMIT, eventually, free_base_port};
 use crate::load::Wire;
 use crate::proc;
 
+/// How long a server may have no room for what is written.
+const NO_ROOM_LIMIT: Duration = Duration::from_secs(300);
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long putting data in order may take.
 const SETTLE_LIMIT: Duration = Duration::from_secs(600);
 
@@ -121,7 +124,8 @@ impl Server {
         self.process.pid()
     }
 
-    /// Sends one request, and waits for the acknowledgement.
+    /// Sends one request, and waits for the acknowledgement. A server that has no room is asked again, as senders do: the
+    /// time that takes counts.
     ///
     /// # Errors
     /// When it is not acknowledged.
@@ -136,7 +140,14 @@ impl Server {
             Wire::V2 => remote_write("2.0.0", v2),
             Wire::Otlp => ("/v1/metrics", vec![("Content-Type", "application/x-protobuf")]),
         };
-        client.post(path, &headers, body).await?.success().map(drop)
+        let deadline = Instant::now() + NO_ROOM_LIMIT;
+        loop {
+            let answer = client.post(path, &headers, body.clone()).await?;
+            if answer.status != 503 || Instant::now() > deadline {
+                return answer.success().map(drop);
+            }
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        }
     }
 
     /// A client for what is sent on a wire.
