@@ -205,11 +205,13 @@ impl Watchman {
         // Fewer nodes than copies: the missing ones get more time to arrive.
         let settle = if enough { self.settle } else { self.settle * 5 };
         let rested = self.moved.is_none_or(|moved| now.duration_since(moved) >= MOVE_INTERVAL);
+        let calm = rested && now.duration_since(self.changed) >= self.calm_after;
         let facts = Facts {
             gone: self.gone(now),
             settled: now.duration_since(self.arrived) >= settle,
-            calm: rested && now.duration_since(self.changed) >= self.calm_after,
-            weights: self.weights(state),
+            calm,
+            // Nothing else asks for them, and this is done every few milliseconds.
+            weights: if calm { self.weights(state) } else { BTreeMap::new() },
         };
         let changes = placement::plan(state, &facts);
         if changes.is_empty() {

@@ -111,10 +111,10 @@ impl Shard {
             primary.peers.get(*id).is_some_and(|peer| {
                 let leased =
                     peer.answered.is_some_and(|answered| now_ms < answered.sent_ms + timing.lease_ms);
-                let overdue = peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
+                let failing = peer.is_failing(now_ms, &primary.marks, timing.follower_timeout_ms);
                 // Where all disks are slow, nothing is gained.
                 let ahead = self.resigning || peer.matched > self.log.durable();
-                leased && ahead && !peer.failed && !peer.leaving && !overdue
+                leased && ahead && !failing
             })
         };
         let members = self.view.in_sync.iter().filter(|id| **id != self.node);

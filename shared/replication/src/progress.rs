@@ -82,6 +82,11 @@ impl Progress {
         self.failed = false;
     }
 
+    /// Whether the primary has to go on without it: it said so, or has been silent for longer than `timeout_ms`.
+    pub(crate) fn is_failing(&self, now_ms: u64, marks: &Marks, timeout_ms: u64) -> bool {
+        self.failed || self.leaving || self.overdue_ms(now_ms, marks) > timeout_ms
+    }
+
     /// A beacon is answered.
     pub(crate) fn answered(&mut self, answered: Answered, timeout_ms: u64) {
         self.link.note(answered.received_ms, answered.sent_ms, timeout_ms);

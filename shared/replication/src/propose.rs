@@ -4,7 +4,6 @@
 use tricord_model::NodeId;
 
 use crate::primary::Primary;
-use crate::progress::Progress;
 use crate::shard::{Action, Role, Shard, View};
 
 /// How many entries a joiner may lack when it begins to be needed for acknowledgements.
@@ -70,9 +69,7 @@ impl Shard {
         }
         let timeout_ms = self.timing.follower_timeout_ms;
         let failing = |id: &NodeId| {
-            let peer = primary.peers.get(id);
-            let overdue = |peer: &Progress| peer.overdue_ms(now_ms, &primary.marks) > timeout_ms;
-            peer.is_some_and(|peer| peer.failed || peer.leaving || overdue(peer))
+            primary.peers.get(id).is_some_and(|peer| peer.is_failing(now_ms, &primary.marks, timeout_ms))
         };
         let ready = |id: &NodeId| self.is_ready(*id);
         let mut failing: Vec<NodeId> = self.view.in_sync.iter().filter(|id| failing(id)).copied().collect();
@@ -115,10 +112,7 @@ impl Shard {
         let Role::Primary(primary) = &mut self.role else { return };
         let is_well = |id: &&NodeId| {
             let peer = primary.peers.get(*id);
-            peer.is_some_and(|peer| {
-                let late = peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
-                !peer.failed && !peer.leaving && !late
-            })
+            peer.is_some_and(|peer| !peer.is_failing(now_ms, &primary.marks, timing.follower_timeout_ms))
         };
         // One that is slow is let in where writes would have to stop without it.
         let enough = self.view.in_sync.iter().filter(is_well).count() + 1 >= self.min_insync;
@@ -131,9 +125,9 @@ impl Shard {
             let held_off_ms = self.flaps.settle_ms(*id, now_ms, timing.settle_ms);
             let settle_ms = if spare { held_off_ms } else { timing.settle_ms };
             let settled = peer.kept_up_since_ms.is_some_and(|since| now_ms >= since + settle_ms);
-            let late = peer.overdue_ms(now_ms, &primary.marks) > timing.follower_timeout_ms;
+            let failing = peer.is_failing(now_ms, &primary.marks, timing.follower_timeout_ms);
             let slow = enough && peer.is_slow(now_ms, timing.follower_timeout_ms);
-            let overdue = peer.failed || peer.leaving || late || slow;
+            let overdue = failing || slow;
             if peer.wanted.is_none() && leased && settled && !overdue && (serving || waited) {
                 peer.wanted = Some(if serving { committed } else { last });
             } else if overdue && !primary.proposals.doubt.contains(id) {

@@ -49,7 +49,8 @@ impl Merges {
 }
 
 impl Store {
-    /// Merges what is due, oldest first; forced, everything that can be, and RocksDB's own log goes. One caller at a time, others wait.
+    /// Merges what is due, oldest first; forced, everything that can be, and RocksDB's own log goes. One caller at a time,
+    /// others wait.
     ///
     /// # Errors
     /// [`Error::Cancelled`] when `pace` says so; [`Error`] when stored data is damaged or the disk fails. What was merged
