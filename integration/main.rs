@@ -12,6 +12,7 @@ mod faults;
 mod grafana;
 mod hostile;
 mod layering;
+mod limits;
 mod otel_sdk;
 mod own_telemetry;
 mod prometheus_api;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use crate::cluster::limits;
 use crate::settings::{self, Setting};
 
 const ABOUT: &str = "Metrics, traces and logs in one store: OTLP and Prometheus remote write in, Grafana out";
@@ -266,6 +267,7 @@ fn cluster(settings: &[Setting]) -> Command {
                 .arg(wait())
                 .arg(timeout()),
         )
+        .subcommand(with(limits::command(), &["metadata", "rpc_listen"]).arg(timeout()).arg(json()))
         .subcommand(with(join, &["metadata"]).arg(address()).arg(timeout()))
         .subcommand(with(remove, &["metadata"]).arg(member()).arg(timeout()))
         .subcommand(with(replace, &["metadata"]).arg(member()).arg(address()).arg(timeout()))

@@ -1,5 +1,6 @@
 //! `tricord cluster …`: what people ask the metadata group for.
 
+pub(crate) mod limits;
 mod members;
 
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ pub(crate) async fn run(matches: &ArgMatches, settings: &Settings) -> Result<()>
     match name {
         "init" => init(&cluster, settings, addresses, limit, matches).await,
         "status" => status(&cluster, limit, matches.get_flag("json")).await,
+        "limits" => limits::run(&cluster, limit, matches).await,
         "join" => members::join(&cluster, limit, matches).await,
         "remove" => members::remove(&cluster, limit, matches).await,
         "replace" => members::replace(&cluster, limit, matches).await,

@@ -87,17 +87,15 @@ impl Forwarder {
         Self { cluster, metrics, node_bytes: node_bytes.max(PERMIT_BYTES), nodes: Mutex::default() }
     }
 
-    /// How many shards there are, waiting for the first map if need be.
-    pub(crate) async fn shards(&self, deadline: Instant) -> Result<u32, WireError> {
-        let known = self.cluster.map().shard_count();
-        if known > 0 {
+    /// The shard map in use, waiting for the first one if need be.
+    pub(crate) async fn map(&self, deadline: Instant) -> Result<Arc<ShardMap>, WireError> {
+        let known = self.cluster.map();
+        if known.shard_count() > 0 {
             return Ok(known);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        match self.cluster.wait_for(left, |map| map.shard_count() > 0).await {
-            Ok(map) => Ok(map.shard_count()),
-            Err(_) => Err(WireError::new(ErrorKind::Unavailable, "the cluster has no shard map yet")),
-        }
+        let first = self.cluster.wait_for(left, |map| map.shard_count() > 0).await;
+        first.map_err(|_| WireError::new(ErrorKind::Unavailable, "the cluster has no shard map yet"))
     }
 
     /// Writes all rounds, one after another. It ends early when a shard fails, as its later pieces must not overtake.

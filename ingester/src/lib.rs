@@ -139,13 +139,14 @@ impl Ingester {
 
     /// Where a decoder may put a tenant's request of about so many bytes.
     async fn router(&self, tenant: &Tenant, bytes: usize, deadline: Instant) -> Result<Router, Error> {
-        let shards = self.forwarder.shards(deadline).await.map_err(|error| Error::Unavailable {
+        let map = self.forwarder.map(deadline).await.map_err(|error| Error::Unavailable {
             message: error.message,
             retry_after: Duration::from_secs(1),
             written: Box::default(),
             rejected: Box::default(),
         })?;
-        Ok(Router::new(tenant.clone(), shards, self.limiter.of(tenant).clone(), bytes))
+        self.limiter.adopt(&map);
+        Ok(Router::new(tenant.clone(), map.shard_count(), self.limiter.of(tenant), bytes))
     }
 
     /// Sends a request to its shards, under the tenant's rate; see [`Ingester::write`].

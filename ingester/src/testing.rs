@@ -209,6 +209,7 @@ pub(crate) fn map(version: u64, shards: u32, primaries: &[u64]) -> ShardMap {
         nodes: primaries.iter().map(node).collect(),
         replicas: 1,
         min_insync: 1,
+        ..ShardMap::default()
     }
 }
 

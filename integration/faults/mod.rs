@@ -19,12 +19,16 @@ use tricord_testkit::{Client, LocalCluster};
 const BINARY: &str = env!("CARGO_BIN_EXE_tricord");
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// What a command of the binary prints; fails with what it complains of.
+pub(crate) async fn tricord(args: &[&str]) -> Result<String> {
+    let output = tokio::process::Command::new(BINARY).args(args).output().await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// What `tricord cluster status --json` says.
 async fn status(metadata: &str) -> Result<serde_json::Value> {
-    let asked = ["cluster", "status", "--json", "--metadata", metadata];
-    let output = tokio::process::Command::new(BINARY).args(asked).output().await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(serde_json::from_slice(&output.stdout)?)
+    Ok(serde_json::from_str(&tricord(&["cluster", "status", "--json", "--metadata", metadata]).await?)?)
 }
 
 /// All shards have all their copies in sync and a primary, as metadata sees it.

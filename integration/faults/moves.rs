@@ -10,7 +10,7 @@ use tricord_testkit::{LocalCluster, Shape, eventually};
 
 use super::oracle::{Writer, acknowledges, written};
 use super::soak::number;
-use super::{BINARY, LIMIT, faces, healthy, status};
+use super::{BINARY, LIMIT, faces, healthy, status, tricord};
 
 /// How long the quiet before a move is measured.
 const QUIET: Duration = Duration::from_secs(20);
@@ -32,9 +32,7 @@ async fn drain(metadata: &str, node: u64, undo: bool) -> Result<()> {
     let node = node.to_string();
     let mut args = vec!["cluster", "drain", &node, "--metadata", metadata, "--no-wait"];
     args.extend(undo.then_some("--undo"));
-    let output = tokio::process::Command::new(BINARY).args(args).output().await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+    tricord(&args).await.map(drop)
 }
 
 /// Empties one node after the other, and kills whoever it hits meanwhile.

@@ -6,12 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tricord_model::{Epoch, NodeId, ShardId};
+use tricord_model::{Epoch, LimitOverrides, NodeId, ShardId, TenantOverrides};
 use tricord_routing::{NodeInfo, NodeRole, ShardConfig, ShardMap};
 use tricord_wire::ErrorKind;
 
 /// Raised when older builds could no longer read the state.
 pub const SCHEMA: u32 = 1;
+
+/// The most tenants with limits of their own: all of them are in every map.
+const MAX_LIMITED: usize = 4096;
 
 /// How a cluster is born.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,9 @@ pub struct State {
     pub next_node: u64,
     /// The next id of a Raft member.
     pub next_member: u64,
+    /// What tenants may send, where that differs from the settings.
+    #[serde(default)]
+    pub limits: TenantOverrides,
 }
 
 impl Default for State {
@@ -75,6 +81,7 @@ impl Default for State {
             nodes: BTreeMap::new(),
             next_node: 1,
             next_member: 1,
+            limits: TenantOverrides::new(),
         }
     }
 }
@@ -157,6 +164,15 @@ pub enum Command {
     Forget(Vec<NodeId>),
     /// Allocates the id of a new Raft member.
     AllocateMember,
+    /// Changes what one tenant may send.
+    Limits {
+        /// The tenant.
+        tenant: String,
+        /// What is said anew.
+        limits: LimitOverrides,
+        /// First takes back what was said before.
+        clear: bool,
+    },
 }
 
 /// What a command came to.
@@ -203,6 +219,7 @@ impl State {
             nodes: self.nodes.values().map(|node| node.info.clone()).collect(),
             replicas: self.replicas,
             min_insync: self.min_insync,
+            limits: self.limits.clone(),
         }
     }
 
@@ -249,6 +266,7 @@ impl State {
                 self.next_member += 1;
                 Reply::Member(self.next_member - 1)
             }
+            Command::Limits { tenant, limits, clear } => self.limit(tenant, &limits, clear),
         }
     }
 
@@ -323,6 +341,25 @@ impl State {
             node.info.draining = !undo;
             self.version += 1;
         }
+        Reply::Done
+    }
+
+    fn limit(&mut self, tenant: String, limits: &LimitOverrides, clear: bool) -> Reply {
+        let before = self.limits.get(&tenant).cloned().unwrap_or_default();
+        let mut after = if clear { LimitOverrides::default() } else { before.clone() };
+        after.overlay(limits);
+        if after == before {
+            return Reply::Done;
+        }
+        if after.is_empty() {
+            self.limits.remove(&tenant);
+        } else if self.limits.len() >= MAX_LIMITED && !self.limits.contains_key(&tenant) {
+            let text = format!("{MAX_LIMITED} tenants have limits of their own already");
+            return refused(ErrorKind::Limit, text);
+        } else {
+            self.limits.insert(tenant, after);
+        }
+        self.version += 1;
         Reply::Done
     }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tricord_metadata_client::convert;
-use tricord_model::{Epoch, NodeId, ShardId};
+use tricord_model::{Epoch, NodeId, ShardId, Tenant};
 use tricord_routing::{NodeInfo, NodeRole};
 use tricord_wire::proto::metadata as pb;
 use tricord_wire::proto::metadata::raft_request::Kind;
@@ -137,6 +137,22 @@ impl Metadata for Member {
         }
         let state = self.state();
         Ok(pb::DrainResponse { remaining: state.copies_on(node), waits_for: drain::waits_for(&state, node) })
+    }
+
+    async fn set_limits(&self, request: pb::SetLimitsRequest) -> Result<pb::SetLimitsResponse, Error> {
+        let group = self.leading()?;
+        let tenant = Tenant::new(&request.tenant).map_err(|error| {
+            Error::new(ErrorKind::Invalid, format!("tenant {:?}: {error}", request.tenant))
+        })?;
+        if tenant == Tenant::own() {
+            return Err(Error::new(ErrorKind::Invalid, "Tricord's own tenant has no limits"));
+        }
+        let limits = convert::limits_from_proto(&request.limits.unwrap_or_default());
+        let command = Command::Limits { tenant: request.tenant.clone(), limits, clear: request.clear };
+        group.write(command).await?;
+        let state = self.state();
+        let limits = state.limits.get(&request.tenant).map(convert::limits_to_proto);
+        Ok(pb::SetLimitsResponse { limits })
     }
 
     async fn raft(&self, request: pb::RaftRequest) -> Result<pb::RaftResponse, Error> {

@@ -81,6 +81,7 @@ pass_on! {
     init(InitRequest) -> InitResponse;
     change_member(ChangeMemberRequest) -> ChangeMemberResponse;
     drain(DrainRequest) -> DrainResponse;
+    set_limits(SetLimitsRequest) -> SetLimitsResponse;
     raft(RaftRequest) -> RaftResponse;
 }
 

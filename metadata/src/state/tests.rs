@@ -192,3 +192,37 @@ fn a_primary_that_is_to_be_filled_from_a_backup_is_alone_in_sync() {
     let missing = Command::Restore { from: NodeId(1), expected: Epoch(1), shard: ShardId(9) };
     assert!(matches!(state.apply(missing), Reply::Refused { kind, .. } if kind == "not_found"));
 }
+
+#[test]
+fn limits_of_tenants_are_overlaid_and_taken_back() {
+    let mut state = State::default();
+    let limit = |state: &mut State, tenant: &str, rate, burst, clear| {
+        let limits = LimitOverrides { rate, burst, ..LimitOverrides::default() };
+        state.apply(Command::Limits { tenant: tenant.to_owned(), limits, clear })
+    };
+    limit(&mut state, "shop", Some(5), None, false);
+    limit(&mut state, "shop", None, Some(50), false);
+    let shop = LimitOverrides { rate: Some(5), burst: Some(50), ..LimitOverrides::default() };
+    assert_eq!((state.map().limits.get("shop"), state.version), (Some(&shop), 2));
+    limit(&mut state, "shop", Some(5), None, false);
+    assert_eq!(state.version, 2, "nothing new: nobody is told");
+    limit(&mut state, "shop", Some(7), None, true);
+    assert_eq!(state.limits["shop"].burst, None, "what was said before is taken back");
+    limit(&mut state, "shop", None, None, true);
+    assert!(state.limits.is_empty());
+    for tenant in 0..MAX_LIMITED {
+        limit(&mut state, &tenant.to_string(), Some(1), None, false);
+    }
+    let version = state.version;
+    let over = limit(&mut state, "one too many", Some(1), None, false);
+    assert!(matches!(over, Reply::Refused { .. }) && state.version == version);
+    assert_eq!(limit(&mut state, "0", Some(2), None, false), Reply::Done);
+}
+
+/// What builds before limits wrote can be read.
+#[test]
+fn a_state_without_limits_is_read() {
+    let mut text = serde_json::to_value(State::default()).unwrap();
+    text.as_object_mut().unwrap().remove("limits");
+    assert_eq!(serde_json::from_value::<State>(text).unwrap(), State::default());
+}

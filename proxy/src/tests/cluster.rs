@@ -289,6 +289,7 @@ impl FakeCluster {
             nodes: infos.collect(),
             replicas: copies as u32,
             min_insync: 1,
+            ..ShardMap::default()
         };
         let cluster = Cluster::fixed(map);
         let fakes: Vec<_> = (1..=nodes)

@@ -99,6 +99,7 @@ fn map(epoch: u64, in_sync: &[u64], joining: &[u64], replicas: u32, min_insync: 
         nodes: (1..=3).map(node_of).collect(),
         replicas,
         min_insync,
+        ..ShardMap::default()
     }
 }
 

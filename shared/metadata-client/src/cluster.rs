@@ -409,6 +409,23 @@ impl Cluster {
         self.ask(limit, |member| async move { member.drain(request).await }).await
     }
 
+    /// Changes what one tenant may send.
+    ///
+    /// # Errors
+    /// `Invalid` for a tenant that cannot be, `Limit` when too many have limits of their own, else as
+    /// [`Cluster::propose`].
+    pub async fn set_limits(
+        &self,
+        request: pb::SetLimitsRequest,
+        limit: Duration,
+    ) -> Result<pb::SetLimitsResponse, Error> {
+        let ask = |member: Arc<dyn Metadata>| {
+            let request = request.clone();
+            async move { member.set_limits(request).await }
+        };
+        self.ask(limit, ask).await
+    }
+
     /// Adds a member to the metadata group, or removes one.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The shard map as messages and back.
 
-use tricord_model::{Epoch, NodeId, ShardId};
+use tricord_model::{Epoch, LimitOverrides, NodeId, ShardId};
 use tricord_routing::{NodeInfo, NodeRole, ShardConfig, ShardMap};
 use tricord_wire::proto::metadata as pb;
 use tricord_wire::{Error, ErrorKind};
@@ -39,6 +39,7 @@ pub fn map_to_proto(map: &ShardMap) -> pb::ShardMap {
         nodes: map.nodes.iter().map(node_to_proto).collect(),
         replicas: map.replicas,
         min_insync: map.min_insync,
+        limits: map.limits.iter().map(tenant_to_proto).collect(),
     }
 }
 
@@ -61,7 +62,40 @@ pub fn map_from_proto(map: pb::ShardMap) -> Result<ShardMap, Error> {
         nodes: map.nodes.into_iter().map(node_from_proto).collect::<Result<_, _>>()?,
         replicas: map.replicas,
         min_insync: map.min_insync,
+        limits: map.limits.into_iter().map(tenant_from_proto).collect(),
     })
+}
+
+fn tenant_to_proto((tenant, limits): (&String, &LimitOverrides)) -> pb::TenantLimits {
+    pb::TenantLimits { tenant: tenant.clone(), limits: Some(limits_to_proto(limits)) }
+}
+
+fn tenant_from_proto(of: pb::TenantLimits) -> (String, LimitOverrides) {
+    (of.tenant, limits_from_proto(&of.limits.unwrap_or_default()))
+}
+
+/// A tenant's own limits as a message.
+#[must_use]
+pub fn limits_to_proto(limits: &LimitOverrides) -> pb::LimitOverrides {
+    pb::LimitOverrides {
+        rate: limits.rate,
+        burst: limits.burst,
+        max_labels: limits.max_labels,
+        max_label_name_bytes: limits.max_label_name_bytes,
+        max_label_value_bytes: limits.max_label_value_bytes,
+    }
+}
+
+/// A tenant's own limits from a message.
+#[must_use]
+pub fn limits_from_proto(limits: &pb::LimitOverrides) -> LimitOverrides {
+    LimitOverrides {
+        rate: limits.rate,
+        burst: limits.burst,
+        max_labels: limits.max_labels,
+        max_label_name_bytes: limits.max_label_name_bytes,
+        max_label_value_bytes: limits.max_label_value_bytes,
+    }
 }
 
 fn node_to_proto(node: &NodeInfo) -> pb::NodeInfo {
@@ -135,6 +169,8 @@ mod tests {
             nodes: vec![node],
             replicas: 3,
             min_insync: 2,
+            limits: [("shop".to_owned(), LimitOverrides { rate: Some(5), ..LimitOverrides::default() })]
+                .into(),
         };
         assert_eq!(map_from_proto(map_to_proto(&map)).unwrap(), map);
     }

@@ -10,6 +10,7 @@ mod deletion;
 mod histogram;
 mod ids;
 mod labels;
+mod limits;
 mod matcher;
 mod regexp;
 mod retention;
@@ -28,6 +29,7 @@ pub use histogram::{
 };
 pub use ids::{Epoch, NodeId, Seq, ShardId, Tenant, TenantError};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
+pub use limits::{LimitOverrides, TenantOverrides};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use regexp::compile_anchored;
 pub use retention::{Retention, RetentionClass, RetentionTexts, parse_retention};

@@ -1,7 +1,7 @@
 //! The shard map: which nodes hold a shard, under which epoch.
 
 use serde::{Deserialize, Serialize};
-use tricord_model::{Epoch, NodeId, ShardId};
+use tricord_model::{Epoch, NodeId, ShardId, TenantOverrides};
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,6 +100,8 @@ pub struct ShardMap {
     pub replicas: u32,
     /// How many in-sync copies a write needs at least.
     pub min_insync: u32,
+    /// What tenants may send, where that differs from the settings.
+    pub limits: TenantOverrides,
 }
 
 impl ShardMap {

@@ -68,6 +68,8 @@ metadata_service! {
     change_member(ChangeMemberRequest) -> ChangeMemberResponse;
     /// Marks a node as leaving.
     drain(DrainRequest) -> DrainResponse;
+    /// Changes what one tenant may send.
+    set_limits(SetLimitsRequest) -> SetLimitsResponse;
     /// Raft between members.
     raft(RaftRequest) -> RaftResponse;
 }

@@ -38,6 +38,7 @@ fn map(version: u64) -> ShardMap {
         nodes: vec![node(1, "a:1"), node(2, "b:1")],
         replicas: 2,
         min_insync: 1,
+        ..ShardMap::default()
     }
 }
 
@@ -108,6 +109,9 @@ impl Metadata for Fake {
         unused()
     }
     async fn drain(&self, _: pb::DrainRequest) -> Result<pb::DrainResponse, Error> {
+        unused()
+    }
+    async fn set_limits(&self, _: pb::SetLimitsRequest) -> Result<pb::SetLimitsResponse, Error> {
         unused()
     }
     async fn raft(&self, _: pb::RaftRequest) -> Result<pb::RaftResponse, Error> {
