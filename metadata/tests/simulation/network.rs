@@ -28,16 +28,56 @@ pub(crate) type BeaconPart = (ShardId, Epoch, Seq, u64);
 
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Entries { shard: ShardId, ticket: u64, message: Entries, payloads: Vec<u64> },
-    Ack { shard: ShardId, ticket: u64, ack: Ack },
-    Beacon { pulse: Pulse, parts: Vec<BeaconPart> },
-    BeaconAnswer { session: u64, number: u64, accepted: Vec<(ShardId, bool)>, stored: Vec<(ShardId, Epoch)> },
-    Snapshot { shard: ShardId, epoch: Epoch, transfer: u64, entries: Arc<Vec<Entry>> },
-    SnapshotDone { shard: ShardId, transfer: u64, end: Seq },
-    Release { shard: ShardId, epoch: Epoch },
+    Entries {
+        shard: ShardId,
+        ticket: u64,
+        message: Entries,
+        payloads: Vec<u64>,
+    },
+    Ack {
+        shard: ShardId,
+        ticket: u64,
+        ack: Ack,
+    },
+    Beacon {
+        pulse: Pulse,
+        parts: Vec<BeaconPart>,
+    },
+    BeaconAnswer {
+        session: u64,
+        number: u64,
+        finds_slow: bool,
+        accepted: Vec<(ShardId, bool)>,
+        stored: Vec<(ShardId, Epoch)>,
+    },
+    Snapshot {
+        shard: ShardId,
+        epoch: Epoch,
+        transfer: u64,
+        entries: Arc<Vec<Entry>>,
+    },
+    SnapshotDone {
+        shard: ShardId,
+        transfer: u64,
+        end: Seq,
+    },
+    Release {
+        shard: ShardId,
+        epoch: Epoch,
+    },
     Heartbeat,
-    Propose { shard: ShardId, number: u64, wish: View },
-    Proposed { shard: ShardId, number: u64, outcome: ProposalOutcome, view: View, min_insync: usize },
+    Propose {
+        shard: ShardId,
+        number: u64,
+        wish: View,
+    },
+    Proposed {
+        shard: ShardId,
+        number: u64,
+        outcome: ProposalOutcome,
+        view: View,
+        min_insync: usize,
+    },
     Map(Arc<Map>),
 }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::StdRng;
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
-use tricord_replication::{Answers, BeaconVerdict, Pulse, Pulses};
+use tricord_replication::{Answers, BeaconAnswer, BeaconVerdict, Links, Pulse, Pulses};
 
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -59,6 +59,7 @@ pub(crate) struct Node {
     map: Arc<Map>,
     pulses: BTreeMap<NodeId, Pulses>,
     answers: BTreeMap<NodeId, Answers>,
+    links: Links,
     session: u64,
     next_beacon_ms: u64,
     next_heartbeat_ms: u64,
@@ -80,6 +81,7 @@ impl Node {
             map: Arc::default(),
             pulses: BTreeMap::new(),
             answers: BTreeMap::new(),
+            links: Links::new(timing(None).follower_timeout_ms),
             session: 0,
             next_beacon_ms: 0,
             next_heartbeat_ms: 0,
@@ -123,6 +125,7 @@ impl Node {
         self.map = Arc::default();
         self.pulses.clear();
         self.answers.clear();
+        self.links = Links::new(timing(None).follower_timeout_ms);
         self.session = turn.rng.random();
         self.next_beacon_ms = 0;
         self.next_heartbeat_ms = 0;
@@ -219,9 +222,11 @@ impl Node {
                 }
             }
             Message::Beacon { pulse, parts } => self.answer_beacon(from, pulse, &parts, turn),
-            Message::BeaconAnswer { session, number, accepted, stored } => {
+            Message::BeaconAnswer { session, number, finds_slow, accepted, stored } => {
                 self.peer_stored(from, &stored, turn);
-                self.beacon_answered(from, session, number, &accepted, turn);
+                if session == self.session {
+                    self.beacon_answered(from, number, finds_slow, &accepted, turn);
+                }
             }
             Message::Snapshot { shard, epoch, transfer, entries } => {
                 if let Some(replica) = self.replicas.get_mut(&shard) {
@@ -271,6 +276,8 @@ impl Node {
 
     fn answer_beacon(&mut self, from: NodeId, pulse: Pulse, parts: &[BeaconPart], turn: &mut Turn) {
         let answered_ms = self.answers.entry(from).or_default().answer(pulse, turn.local_ms);
+        answered_ms.inspect(|at| self.links.confirmed(turn.local_ms, from, *at));
+        let finds_slow = self.links.finds_slow(turn.local_ms, from);
         let (mut accepted, mut stored) = (Vec::new(), Vec::new());
         for (shard, epoch, committed, grant_ms) in parts {
             let grant = answered_ms.filter(|_| *grant_ms > 0).map(|at| (at, *grant_ms));
@@ -294,7 +301,8 @@ impl Node {
             }
             stored.extend(self.replicas.get(shard).map(|replica| (*shard, replica.machine.stored_epoch())));
         }
-        let answer = Message::BeaconAnswer { session: pulse.session, number: pulse.number, accepted, stored };
+        let Pulse { session, number, .. } = pulse;
+        let answer = Message::BeaconAnswer { session, number, finds_slow, accepted, stored };
         turn.out.push((from, answer));
     }
 
@@ -327,19 +335,18 @@ impl Node {
     fn beacon_answered(
         &mut self,
         from: NodeId,
-        session: u64,
         number: u64,
+        finds_slow: bool,
         accepted: &[(ShardId, bool)],
         turn: &mut Turn,
     ) {
-        if session != self.session {
-            return;
-        }
         let sent_ms = self.pulses.get_mut(&from).and_then(|pulses| pulses.answered(number));
         let Some(sent_ms) = sent_ms else { return };
+        self.links.answered(turn.local_ms, from, sent_ms);
         for (shard, leaving) in accepted {
             if let Some(replica) = self.replicas.get_mut(shard) {
-                replica.machine.beacon_answered(turn.local_ms, from, number, sent_ms, *leaving);
+                let answer = BeaconAnswer { number, sent_ms, leaving: *leaving, finds_slow };
+                replica.machine.beacon_answered(turn.local_ms, from, answer);
                 replica.act(turn);
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, timeout};
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
-use tricord_replication::{BeaconVerdict, Pulse};
+use tricord_replication::{BeaconAnswer, BeaconVerdict, Pulse};
 use tricord_wire::Error;
 use tricord_wire::proto::datanode as pb;
 
@@ -121,12 +121,15 @@ impl Replicas {
             return;
         };
         let Some(sent_ms) = peer.pulses.lock().answered(pulse.number) else { return };
+        self.links.lock().answered(self.now_ms(), peer.node, sent_ms);
         for ack in &answer.shards {
             if let Some(hosted) = self.shard(ShardId(ack.shard)) {
                 self.machine(&hosted, |machine, now_ms| {
                     machine.peer_stored(now_ms, peer.node, Epoch(ack.epoch));
                     if ack.accepted {
-                        machine.beacon_answered(now_ms, peer.node, pulse.number, sent_ms, ack.leaving);
+                        let (number, leaving, finds_slow) = (pulse.number, ack.leaving, answer.finds_slow);
+                        let answer = BeaconAnswer { number, sent_ms, leaving, finds_slow };
+                        machine.beacon_answered(now_ms, peer.node, answer);
                     }
                 });
             }
@@ -141,14 +144,20 @@ impl Replicas {
         self.check_meant(&request.cluster_id, request.to_node)?;
         let from = NodeId(request.from_node);
         let pulse = Pulse { session: request.session, number: request.number, answered: request.answered };
-        let answered_ms = self.answers.lock().entry(from).or_default().answer(pulse, self.now_ms());
+        let now_ms = self.now_ms();
+        let answered_ms = self.answers.lock().entry(from).or_default().answer(pulse, now_ms);
+        let finds_slow = {
+            let mut links = self.links.lock();
+            answered_ms.inspect(|at| links.confirmed(now_ms, from, *at));
+            links.finds_slow(now_ms, from)
+        };
         for released in &request.released {
             if let Some(hosted) = self.shard(ShardId(released.shard)) {
                 self.machine(&hosted, |machine, now_ms| machine.released(now_ms, Epoch(released.epoch)));
             }
         }
         let shards = request.shards.iter().map(|shard| self.answer_shard(from, shard, answered_ms)).collect();
-        Ok(pb::BeaconResponse { shards })
+        Ok(pb::BeaconResponse { shards, finds_slow })
     }
 
     fn answer_shard(

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use tricord_metadata_client::Cluster;
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
-use tricord_replication::{Action, Answers, RoleName, Shard, Timing};
+use tricord_replication::{Action, Answers, Links, RoleName, Shard, Timing};
 use tricord_runtime::{Seldom, Shutdown, Throttle};
 use tricord_wire::{Error, ErrorKind};
 
@@ -48,6 +48,7 @@ pub(crate) struct Replicas {
     shards: RwLock<BTreeMap<ShardId, Arc<Hosted>>>,
     peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
     answers: Mutex<HashMap<NodeId, Answers>>,
+    links: Mutex<Links>,
     snapshots: tokio::sync::Semaphore,
     backups: Arc<tokio::sync::Semaphore>,
     /// Taken before a shard's turn by whoever puts a snapshot in place.
@@ -99,6 +100,7 @@ impl Replicas {
             shards: RwLock::default(),
             peers: Mutex::default(),
             answers: Mutex::default(),
+            links: Mutex::new(Links::new(parts.timing.follower_timeout_ms)),
             snapshots: tokio::sync::Semaphore::new(MAX_SNAPSHOTS),
             backups: Arc::new(tokio::sync::Semaphore::new(MAX_SNAPSHOTS)),
             fills: tokio::sync::Semaphore::new(MAX_FILLS),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use tricord_model::{Epoch, NodeId};
 
+use crate::primary::Primary;
 use crate::shard::{Action, Role, Shard, View};
 
 /// After so many settling times without a removal, a follower's earlier ones are forgotten.
@@ -104,7 +105,8 @@ impl Shard {
         let timing = self.timing;
         let slow = primary.marks.appended_ms(self.log.durable().next());
         let slow = slow.is_some_and(|at| now_ms > at + timing.follower_timeout_ms);
-        if !self.resigning && !slow {
+        let far = self.is_far(primary, now_ms);
+        if !self.resigning && !slow && !far {
             return None;
         }
         let fit = |id: &&NodeId| {
@@ -113,7 +115,7 @@ impl Shard {
                     peer.answered.is_some_and(|answered| now_ms < answered.sent_ms + timing.lease_ms);
                 let failing = peer.is_failing(now_ms, &primary.marks, timing.follower_timeout_ms);
                 // Where all disks are slow, nothing is gained.
-                let ahead = self.resigning || peer.matched > self.log.durable();
+                let ahead = self.resigning || far || peer.matched > self.log.durable();
                 leased && ahead && !failing
             })
         };
@@ -126,10 +128,22 @@ impl Shard {
             wish.in_sync = others;
             wish.joining.push(self.node);
         } else if !self.resigning {
-            // It would stay in the set, and writes would wait for its disk as before.
+            // It would stay in the set, and writes would wait for it as before.
             return None;
         }
         Some(wish)
+    }
+
+    /// Whether all others find this primary's node slow, and each of them somebody else quick.
+    fn is_far(&self, primary: &Primary, now_ms: u64) -> bool {
+        let says_so = |id: &NodeId| {
+            primary.peers.get(id).is_some_and(|peer| {
+                let recent = peer.answered.is_some_and(|last| now_ms < last.sent_ms + self.timing.lease_ms);
+                recent && peer.finds_slow
+            })
+        };
+        let mut others = self.view.in_sync.iter().filter(|id| **id != self.node);
+        self.view.in_sync.len() > 1 && others.all(says_so)
     }
 
     /// Before a configuration under which another replica leads: tells that one that no older lease runs any more, if

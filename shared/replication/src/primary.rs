@@ -107,6 +107,19 @@ pub enum Refusal {
     LeaseLapsed,
 }
 
+/// A beacon that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeaconAnswer {
+    /// Its number.
+    pub number: u64,
+    /// When it had left, in milliseconds.
+    pub sent_ms: u64,
+    /// Whoever answered is about to stop, and answers no more queries, whatever it was allowed before.
+    pub leaving: bool,
+    /// Whoever answered finds this node slow, and others not ([`crate::Links::finds_slow`]).
+    pub finds_slow: bool,
+}
+
 /// A message to build for a peer: the entries after `previous`, as many as fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -415,9 +428,9 @@ impl Shard {
         Some((epoch, committed, grant_ms))
     }
 
-    /// Beacon `number`, which had left at `sent_ms`, was accepted by `from` for this shard. A replica that is `leaving`
-    /// answers no more queries, whatever it was allowed before.
-    pub fn beacon_answered(&mut self, now_ms: u64, from: NodeId, number: u64, sent_ms: u64, leaving: bool) {
+    /// A beacon was accepted by `from` for this shard.
+    pub fn beacon_answered(&mut self, now_ms: u64, from: NodeId, answer: BeaconAnswer) {
+        let BeaconAnswer { number, sent_ms, leaving, finds_slow } = answer;
         let Role::Primary(primary) = &mut self.role else { return };
         if sent_ms < primary.tenure_ms {
             return;
@@ -428,6 +441,7 @@ impl Shard {
             let answered = Answered { number, sent_ms, received_ms: now_ms };
             peer.answered(answered, self.timing.follower_timeout_ms);
             peer.leaving = leaving;
+            peer.finds_slow = finds_slow;
             if leaving {
                 self.granted_until_ms.remove(&from);
             }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use tricord_model::Seq;
 
+use crate::pace::Pace;
+
 /// An answered beacon.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answered {
@@ -33,6 +35,8 @@ pub(crate) struct Progress {
     pub(crate) answered: Option<Answered>,
     /// It said with its newest answer that it is about to stop.
     pub(crate) leaving: bool,
+    /// It said with its newest answer that this node takes long, and others do not.
+    pub(crate) finds_slow: bool,
     /// Since when it has had nearly everything that is committed.
     pub(crate) kept_up_since_ms: Option<u64>,
     /// How quickly it stores what it is sent …
@@ -56,6 +60,7 @@ impl Progress {
             failed: false,
             answered: None,
             leaving: false,
+            finds_slow: false,
             kept_up_since_ms: None,
             pace: Pace::default(),
             link: Pace::default(),
@@ -117,37 +122,6 @@ impl Progress {
     }
 }
 
-/// Whether a replica takes long every time, though it does answer: with it in the set all writes take as long.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    /// When the first began of what it has been slow with, one after another.
-    slow_since_ms: Option<u64>,
-    noted_ms: u64,
-    is_slow: bool,
-}
-
-impl Pace {
-    /// An answer takes long from this part of the time on after which a silent replica counts as failed.
-    const SLOW_PART: u64 = 4;
-
-    /// Of one that has had nothing to answer for so long nobody can tell.
-    fn is_slow(self, now_ms: u64, timeout_ms: u64) -> bool {
-        self.is_slow && now_ms <= self.noted_ms + timeout_ms
-    }
-
-    /// What began at a time is answered now.
-    fn note(&mut self, now_ms: u64, began_ms: u64, timeout_ms: u64) {
-        let is_new = self.noted_ms + timeout_ms < began_ms;
-        self.slow_since_ms = match self.slow_since_ms {
-            _ if now_ms.saturating_sub(began_ms) <= timeout_ms / Self::SLOW_PART => None,
-            Some(since_ms) if !is_new => Some(since_ms),
-            _ => Some(began_ms),
-        };
-        self.noted_ms = now_ms;
-        self.is_slow = self.slow_since_ms.is_some_and(|since_ms| now_ms > since_ms + timeout_ms);
-    }
-}
-
 /// When entries were appended, to within [`Marks::STEP_MS`].
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
@@ -206,21 +180,5 @@ mod tests {
         marks.settle(Seq(8));
         progress.stored(500, Seq(8), &marks, 2_000);
         assert_eq!(progress.overdue_ms(500, &marks), 10, "only the last beacon counts");
-    }
-
-    #[test]
-    fn who_is_slow_with_all_entries_for_long_is_slow() {
-        let mut pace = Pace::default();
-        let mut after = |appended_ms: u64, took_ms: u64| {
-            pace.note(appended_ms + took_ms, appended_ms, 2_000);
-            pace.is_slow(appended_ms + took_ms, 2_000)
-        };
-        assert!(!after(1_000, 900) && !after(1_900, 900), "not for long yet");
-        assert!(after(2_200, 900));
-        assert!(!after(3_200, 500), "one in time is enough");
-        assert!(!after(4_000, 900) && !after(5_000, 900));
-        assert!(!after(9_000, 900), "what was long ago does not count");
-        assert!(!after(10_000, 900) && after(10_500, 900));
-        assert!(pace.is_slow(13_400, 2_000) && !pace.is_slow(13_401, 2_000), "nor does it for ever");
     }
 }

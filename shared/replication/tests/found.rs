@@ -3,8 +3,8 @@
 
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 use tricord_replication::{
-    Ack, AckResult, Action, BeaconVerdict, Boot, Entries, OlderEpochs, Position, ProposalOutcome, RoleName,
-    Shard, SnapshotVerdict, Timing, Verdict, View,
+    Ack, AckResult, Action, BeaconAnswer, BeaconVerdict, Boot, Entries, OlderEpochs, Position,
+    ProposalOutcome, RoleName, Shard, SnapshotVerdict, Timing, Verdict, View,
 };
 
 const TIMING: Timing = Timing {
@@ -33,6 +33,10 @@ fn at(seq: u64, epoch: u64) -> Position {
 fn view(epoch: u64, primary: u64, in_sync: &[u64], joining: &[u64]) -> View {
     let ids = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect();
     View { epoch: Epoch(epoch), primary: Some(NodeId(primary)), in_sync: ids(in_sync), joining: ids(joining) }
+}
+
+fn accepted(number: u64, sent_ms: u64) -> BeaconAnswer {
+    BeaconAnswer { number, sent_ms, leaving: false, finds_slow: false }
 }
 
 /// A replica on an empty disk, and what drives it.
@@ -66,7 +70,7 @@ impl Replica {
             self.beacons += 1;
             for follower in followers.iter().copied().map(NodeId) {
                 let _ = self.machine.beacon_to(now_ms, follower, self.beacons - 1);
-                self.machine.beacon_answered(now_ms, follower, self.beacons, now_ms, false);
+                self.machine.beacon_answered(now_ms, follower, accepted(self.beacons, now_ms));
                 if let Some(plan) = self.machine.plan(now_ms, follower) {
                     let durable = Position { seq: plan.last, epoch: plan.epoch };
                     let ack = Ack { epoch: plan.epoch, result: AckResult::Ok, durable, committed: Seq(0) };
@@ -235,7 +239,8 @@ fn who_stops_asks_for_a_successor_and_leaves_without_a_wait() {
 
     // A follower that says that it leaves may not answer any more, so nothing waits for its lease.
     let mut primary = self::primary();
-    primary.machine.beacon_answered(10_100, NodeId(3), 9, 10_100, true);
+    let leaves = BeaconAnswer { leaving: true, ..accepted(9, 10_100) };
+    primary.machine.beacon_answered(10_100, NodeId(3), leaves);
     primary.machine.tick(10_100);
     let wish = view(1, 1, &[1, 2], &[3]);
     assert!(primary.machine.actions().contains(&Action::Propose(wish)));
@@ -392,4 +397,25 @@ fn a_follower_that_takes_long_for_every_entry_is_left_out_where_another_is_quick
     assert_eq!((wish.in_sync, wish.joining), (vec![NodeId(1), NodeId(2)], vec![NodeId(3)]));
     assert_eq!(wish_after(4, [5, 400]), None, "it is not slow");
     assert_eq!(wish_after(4, [900, 900]), None, "where all are slow nothing is gained");
+}
+
+#[test]
+fn a_primary_that_all_others_find_slow_lets_another_one_lead() {
+    let mut primary = primary();
+    let mut says = |now_ms: u64, slow: [bool; 2]| {
+        for (follower, finds_slow) in [2, 3].into_iter().zip(slow) {
+            let answer = BeaconAnswer { finds_slow, ..accepted(now_ms, now_ms) };
+            primary.machine.beacon_answered(now_ms, NodeId(follower), answer);
+        }
+        primary.machine.tick(now_ms);
+        let proposed = |action| match action {
+            Action::Propose(wish) => Some(wish),
+            _ => None,
+        };
+        primary.machine.actions().into_iter().find_map(proposed)
+    };
+    assert_eq!(says(10_100, [true, false]), None, "one slow link is no reason");
+    let wish = says(10_200, [true, true]).expect("another primary");
+    assert!(wish.primary != Some(NodeId(1)) && wish.in_sync == [NodeId(2), NodeId(3)]);
+    assert_eq!(wish.joining, [NodeId(1)], "with it in the set writes would be as slow");
 }
