@@ -96,6 +96,17 @@ async fn many_moves() -> Result<()> {
     run(number("SOAK_MOVES", 20), number("SOAK_SEED", 1)).await
 }
 
+/// Nothing but load for a while, and somebody who looks at the cluster as often as while it changes.
+async fn quiet(metadata: &str) -> Result<()> {
+    let began = Instant::now();
+    eventually(LIMIT, async || {
+        status(metadata).await?;
+        ensure!(began.elapsed() >= QUIET, "the quiet is being measured");
+        Ok(())
+    })
+    .await
+}
+
 /// A fourth node joins three under load: copies even out, and writes hardly notice.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "minutes: make soak"]
@@ -103,15 +114,11 @@ async fn a_fourth_node() -> Result<()> {
     let mut cluster = LocalCluster::start(BINARY, &Shape::default()).await?;
     let (ingester, proxy) = faces(&cluster)?;
     let metadata = cluster.metadata_addresses();
-    let writer = Writer::start(ingester.clone());
+    let writer = Writer::at_rate(ingester.clone(), number("SOAK_SAMPLES_PER_S", 20_000) as f64);
     eventually(LIMIT, || written(proxy.clone())).await?;
     eventually(LIMIT, || healthy(&metadata)).await?;
     let began = Instant::now();
-    eventually(LIMIT, async || {
-        ensure!(began.elapsed() >= QUIET, "the quiet before is measured");
-        Ok(())
-    })
-    .await?;
+    quiet(&metadata).await?;
     let (added, name) = (Instant::now(), cluster.add_node().await?);
     let id = cluster.member(&name)?.id;
     eventually(EVEN_LIMIT, async || {
@@ -128,12 +135,14 @@ async fn a_fourth_node() -> Result<()> {
     .await?;
     eventually(LIMIT, || healthy(&metadata)).await?;
     let evened = Instant::now();
+    quiet(&metadata).await?;
+    let after = Instant::now();
     let written = writer.finish().await?;
     written.check_kept(&proxy).await?;
-    let (quiet, moving) = (written.p99(began, added)?, written.p99(added, evened)?);
+    let p99 = [(began, added), (added, evened), (evened, after)].map(|(from, to)| written.p99(from, to));
     println!(
-        "a fourth node: {} samples, {} writes refused; evened out after {:?}; p99 of a write {quiet:?} before, {moving:?} \
-         meanwhile; the longest wait {:?}",
+        "a fourth node: {} samples, {} writes refused; evened out after {:?}; p99 of a write before, meanwhile and \
+         afterwards {p99:?}; the longest wait {:?}",
         written.samples(),
         written.refusals.len(),
         evened - added,

@@ -1,6 +1,7 @@
 //! The oracle of all fault stories: a writer that numbers what it writes, remembers what it was told is kept, and when.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,8 +12,10 @@ use tricord_testkit::{Client, RemoteSeries};
 
 /// Series that each serial goes into; they spread over the shards.
 pub(crate) const SERIES: usize = 24;
-/// Serials in one request: together they make some 20,000 samples a second of a writer that waits for each answer.
+/// Serials in one request of a writer that sends as much as it can.
 const TOGETHER: u64 = 3;
+/// Serials in one request of a writer at a rate that has fallen behind.
+const MOST_TOGETHER: u64 = 250;
 /// Serials that one query looks at.
 const CHUNK: u64 = 20_000;
 
@@ -31,38 +34,39 @@ pub(crate) struct Writer {
 pub(crate) struct Written {
     pub(crate) start_ms: i64,
     pub(crate) acknowledged: BTreeSet<u64>,
-    /// When each of them was acknowledged.
-    pub(crate) moments: Vec<Instant>,
+    /// When requests were sent, and when they were acknowledged.
+    pub(crate) moments: Vec<(Instant, Instant)>,
     /// Why others were not.
     pub(crate) refusals: Vec<String>,
 }
 
 impl Writer {
+    /// Sends as much as it can, one request after another.
     pub(crate) fn start(client: Client) -> Self {
+        Self::run(client, None)
+    }
+
+    /// Sends so many samples a second: a request every few milliseconds, and what fell due while one was waited for with
+    /// the next ones.
+    pub(crate) fn at_rate(client: Client, samples_per_s: f64) -> Self {
+        Self::run(client, Some(Duration::from_secs_f64(SERIES as f64 / samples_per_s)))
+    }
+
+    fn run(client: Client, every: Option<Duration>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
             let mut written = Written { start_ms: now_ms(), ..Written::default() };
-            for first in (0..).step_by(TOGETHER as usize) {
-                if stopped.load(Ordering::Relaxed) {
-                    break;
+            let (began, mut next) = (Instant::now(), 0);
+            while !stopped.load(Ordering::Relaxed) {
+                let mut together = TOGETHER;
+                if let Some(every) = every {
+                    tokio::time::sleep_until((began + every * (next + TOGETHER) as u32).into()).await;
+                    let due = (began.elapsed().as_nanos() / every.as_nanos()) as u64 - next;
+                    together = due.clamp(TOGETHER, MOST_TOGETHER);
                 }
-                let one = |n: usize| {
-                    let writer = n.to_string();
-                    let series = RemoteSeries::new("serial", &[("writer", &writer)]);
-                    let at = |serial: u64| (written.start_ms + serial as i64, serial as f64);
-                    (first..first + TOGETHER)
-                        .map(at)
-                        .fold(series, |series, (t_ms, value)| series.at(t_ms, value))
-                };
-                let series: Vec<RemoteSeries> = (0..SERIES).map(one).collect();
-                match client.remote_write(&series).await {
-                    Ok(()) => {
-                        written.acknowledged.extend(first..first + TOGETHER);
-                        written.moments.push(Instant::now());
-                    }
-                    Err(error) => written.refusals.push(format!("{error:#}")),
-                }
+                written.send(&client, next..next + together).await;
+                next += together;
             }
             written
         });
@@ -76,6 +80,24 @@ impl Writer {
 }
 
 impl Written {
+    /// Writes these serials into all series.
+    async fn send(&mut self, client: &Client, serials: Range<u64>) {
+        let at = |serial: u64| (self.start_ms + serial as i64, serial as f64);
+        let one = |n: usize| {
+            let series = RemoteSeries::new("serial", &[("writer", &n.to_string())]);
+            serials.clone().map(at).fold(series, |series, (t_ms, value)| series.at(t_ms, value))
+        };
+        let series: Vec<RemoteSeries> = (0..SERIES).map(one).collect();
+        let sent = Instant::now();
+        match client.remote_write(&series).await {
+            Ok(()) => {
+                self.acknowledged.extend(serials);
+                self.moments.push((sent, Instant::now()));
+            }
+            Err(error) => self.refusals.push(format!("{error:#}")),
+        }
+    }
+
     /// How many samples were acknowledged.
     pub(crate) fn samples(&self) -> usize {
         self.acknowledged.len() * SERIES
@@ -83,15 +105,15 @@ impl Written {
 
     /// The longest time without an acknowledgement that began or ended between two moments.
     pub(crate) fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
-        let pairs = self.moments.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
-        pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        let ended = |pair: &[(Instant, Instant)]| (pair[0].1, pair[1].1);
+        let gaps = self.moments.windows(2).map(ended).filter(|(last, next)| *next >= from && *last <= to);
+        gaps.map(|(last, next)| next - last).max().unwrap_or_default()
     }
 
     /// What 99 of 100 writes took at most between two moments.
     pub(crate) fn p99(&self, from: Instant, to: Instant) -> Result<Duration> {
-        let pairs = self.moments.windows(2).filter(|pair| pair[0] >= from && pair[1] <= to);
-        // One follows the other at once.
-        let mut taken: Vec<Duration> = pairs.map(|pair| pair[1] - pair[0]).collect();
+        let within = self.moments.iter().filter(|(sent, ended)| *sent >= from && *ended <= to);
+        let mut taken: Vec<Duration> = within.map(|(sent, ended)| *ended - *sent).collect();
         taken.sort_unstable();
         taken.get(taken.len() * 99 / 100).copied().context("nothing was acknowledged then")
     }
@@ -105,7 +127,7 @@ impl Written {
         Ok(())
     }
 
-    async fn check_chunk(&self, client: &Client, serials: std::ops::Range<u64>) -> Result<()> {
+    async fn check_chunk(&self, client: &Client, serials: Range<u64>) -> Result<()> {
         let expected: BTreeSet<u64> = self.acknowledged.range(serials.clone()).copied().collect();
         if expected.is_empty() {
             return Ok(());

@@ -29,7 +29,8 @@ async fn kills() -> Result<()> {
     let mut cluster = LocalCluster::start(BINARY, &Shape::default()).await?;
     let (ingester, proxy) = faces(&cluster)?;
     let metadata = cluster.metadata_addresses();
-    let (began, writer) = (Instant::now(), Writer::start(ingester.clone()));
+    let began = Instant::now();
+    let writer = Writer::at_rate(ingester.clone(), number("SOAK_SAMPLES_PER_S", 20_000) as f64);
     eventually(LIMIT, || written(proxy.clone())).await?;
     let mut primaries_lost = Vec::new();
     let mut killed = BTreeSet::new();
