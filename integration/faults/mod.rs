@@ -1,6 +1,7 @@
 //! Faults of real processes under load: what was acknowledged is kept, and the cluster heals by itself. A part of them
 //! runs with all tests; `make soak` runs the rest, for longer.
 
+mod bounds;
 mod clocks;
 mod flips;
 mod links;

@@ -93,6 +93,8 @@ pub async fn start(config: Config, deps: Deps, shutdown: Shutdown) -> Result<Que
         metrics: metrics.clone(),
         draining: draining.clone(),
     });
+    let (forgetting, until) = (service.clone(), running.clone());
+    tokio::spawn(async move { forgetting.writer.keep_forgetting(until).await });
     deps.cluster.set_local(identity.node_id, service.clone());
     let latest = keep_reporting(replicas.clone(), config.data_dir.clone(), running.clone());
     let report = move || latest.lock().clone();

@@ -1,5 +1,7 @@
 //! Writes: judged and appended in the shard's order, acknowledged when every in-sync replica has them.
 
+mod forget;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -22,6 +22,7 @@ mod give_up;
 mod guard;
 mod head;
 mod install;
+mod judge;
 mod keys;
 mod ledger;
 pub(crate) mod log;

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
-use tricord_model::{BatchView, Deletion, Epoch, Seq, ShardId, Tenant};
+use tricord_model::{Epoch, Seq, ShardId, Tenant};
 use tricord_rocks::Rocks;
 
 use super::books::Books;
@@ -15,12 +15,11 @@ use super::cache::ReadCache;
 use super::classes::Classes;
 use super::compact::{Merges, Retired};
 use super::damage::Damages;
-use super::deletes;
 use super::disk::OnDisk;
-use super::head::{Rules, Shard};
+use super::head::Shard;
 use super::keys;
 use super::log::{Done, Kind, Log, Sink};
-use super::{ClassStats, Entry, Error, FlushReport, Judged, Position, Reader, StoreConfig, StoreStats};
+use super::{ClassStats, Entry, Error, FlushReport, Position, Reader, StoreConfig, StoreStats};
 
 /// A shard with its lock.
 pub(crate) struct Cell {
@@ -291,60 +290,6 @@ impl Store {
         }
         self.inner.books.fall_behind();
         self.inner.write_meta(&cell)
-    }
-
-    /// Judges a batch on the primary: what is too old, too new or malformed is refused, increments are added up, and
-    /// series get their ids. Must be called in the order of the entries, with the shard's epoch stored before, and
-    /// what it answers must be appended unless it is empty.
-    ///
-    /// # Errors
-    /// [`Error::Overloaded`] when memory is at its bound, before anything is changed; [`Error::Closed`] after an
-    /// earlier failure; [`Error::UnknownShard`].
-    pub(crate) fn judge(
-        &self,
-        shard: ShardId,
-        tenant: &Tenant,
-        batch: BatchView<'_>,
-        now_ms: i64,
-    ) -> Result<Judged, Error> {
-        let limit = self.inner.config.memory_limit_bytes;
-        let used = self.inner.memory();
-        if used > limit {
-            return Err(Error::Overloaded { used, limit });
-        }
-        if let Some(error) = self.inner.log()?.failure() {
-            return Err(error);
-        }
-        let StoreConfig { retention, future_ms, .. } = &self.inner.config;
-        let (retention_ms, future_ms) = (retention.of(tenant).keep_ms, *future_ms);
-        let cell = self.inner.cell(shard)?;
-        let mut state = cell.state.write();
-        state.check()?;
-        state.judge(tenant, batch, Rules { retention_ms, future_ms, now_ms })
-    }
-
-    /// Judges a delete on the primary, as [`Store::judge`] does a batch.
-    ///
-    /// # Errors
-    /// [`Error::TooManyDeletes`] before anything is changed; [`Error::Closed`] after an earlier failure;
-    /// [`Error::UnknownShard`].
-    pub(crate) fn judge_delete(
-        &self,
-        shard: ShardId,
-        tenant: &Tenant,
-        deletion: &Deletion,
-    ) -> Result<Judged, Error> {
-        if let Some(error) = self.inner.log()?.failure() {
-            return Err(error);
-        }
-        let cell = self.inner.cell(shard)?;
-        let state = cell.state.read();
-        state.check()?;
-        let payload = deletes::payload(tenant, deletion);
-        if !state.tombstones.have_room(payload.len()) {
-            return Err(Error::TooManyDeletes { shard, deletes: state.tombstones.len() });
-        }
-        Ok(Judged { payload, ..Judged::default() })
     }
 
     /// Appends entries of any mix of shards to the log; resolves when they are durable and applied. Entries of a shard

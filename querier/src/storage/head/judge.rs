@@ -120,6 +120,15 @@ impl Shard {
         Ok(Judged { payload: payload.finish(tenant, &others), is_empty, counts })
     }
 
+    /// The payload of an entry that only forgets idle series; empty where none is left.
+    pub(crate) fn judge_idle(&mut self, now_ms: i64) -> Judged {
+        let others = Others { evicted: self.take_evictable(now_ms), ..Others::default() };
+        let is_empty = others.evicted.is_empty();
+        // Ids are the shard's own: whose entry it is does not matter.
+        let payload = PayloadWriter::with_capacity(0).finish(&Tenant::own(), &others);
+        Judged { payload, is_empty, counts: Counts::default() }
+    }
+
     /// Looks for all series of a batch, and checks the labels of those that are new.
     fn places(
         &self,

@@ -560,3 +560,38 @@ fn a_flush_leaves_no_log_unless_a_replica_lags() {
     assert_eq!(node.store().position(ShardId(2)).seq, Seq(53));
     assert_eq!(node.all().values().map(Vec::len).collect::<Vec<_>>(), [53; 20]);
 }
+
+/// Series alone fill memory, so that nothing is taken: once they are idle, the primary forgets them all the same.
+#[test]
+fn room_is_made_where_series_that_nobody_uses_fill_memory() {
+    let node = Node::with(|config| config.memory_limit_bytes = 1 << 20);
+    let try_write = |first: u32, now_ms: i64| {
+        let all = (first..first + 100).map(|n| series("a", n, &[(T0, 1.0)])).collect();
+        judge(node.store(), ShardId(0), &Tenant::default(), &batch(all), now_ms)
+    };
+    let mut next = 0;
+    let is_full = |next: u32, now_ms: i64| matches!(try_write(next, now_ms), Err(Error::Overloaded { .. }));
+    while !is_full(next, NOW) {
+        while !is_full(next + 100, NOW) {
+            next += 200;
+            let all = (next..next + 100).map(|n| series("a", n, &[(T0, 1.0)])).collect();
+            node.write(0, batch(all));
+        }
+        node.store().flush().unwrap();
+    }
+    let later = NOW + 10 * 60_000;
+    node.store().maintain(later).unwrap();
+    assert!(is_full(next, later), "whoever would write is refused, and nothing else changes that");
+    let shard = ShardId(0);
+    loop {
+        let judged = node.store().judge_idle(shard, later).unwrap();
+        if judged.is_empty {
+            break;
+        }
+        let seq = node.store().position(shard).seq.next();
+        let entry = Entry { shard, seq, epoch: Epoch(1), payload: judged.payload };
+        node.store().append(vec![entry]).blocking_recv().unwrap().unwrap();
+    }
+    assert!(!is_full(next, later), "{} bytes are held", node.store().memory());
+    assert!(node.select(&[]).len() >= 100, "what is forgotten can be read all the same");
+}
