@@ -43,7 +43,7 @@ simulate: deps ## the shard protocol and placement under random faults (SEEDS=1.
 	@scripts/first-build.sh
 	SIMULATE_SEEDS=$(SEEDS) cargo test --release --locked --workspace --test simulation -- --nocapture
 
-soak: test-deps ## kills, partitions and moves of real processes for many minutes (SOAK_KILLS=100 SOAK_MOVES=20 SOAK_SEED=1)
+soak: test-deps ## kills, partitions, moves and upgrades of real processes for many minutes (SOAK_KILLS=100 SOAK_MOVES=20 SOAK_SEED=1 SOAK_OLD_BINARY=…)
 	@scripts/first-build.sh
 	PATH="$(VENV)/bin:$$PATH" TRICORD_VENV="$(VENV)" \
 		cargo test --release --locked --workspace --test integration faults -- --ignored --nocapture --test-threads 1

@@ -11,6 +11,7 @@ pub(crate) mod oracle;
 mod partitions;
 mod processes;
 mod soak;
+mod versions;
 
 use std::time::Duration;
 

@@ -215,6 +215,11 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// Members that are started from now on are of another build.
+    pub fn use_binary(&mut self, binary: impl Into<PathBuf>) {
+        self.binary = binary.into();
+    }
+
     async fn wait_ready(&self, name: &str) -> Result<()> {
         let client = Client::new(&self.member(name)?.http);
         eventually(START_LIMIT, || client.ready()).await.with_context(|| format!("{name} is not ready again"))
