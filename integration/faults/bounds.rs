@@ -104,6 +104,33 @@ async fn a_flood_of_new_series_is_refused_and_passes() -> Result<()> {
     eventually(LIMIT, || written.check_kept(&proxy)).await
 }
 
+/// A tenant that names itself has a rate: beyond it new series get 429, and nobody else notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_sends_too_much_is_refused_and_others_are_not() -> Result<()> {
+    let cluster = LocalCluster::start(BINARY, &Shape::default()).await?;
+    let (ingester, proxy) = faces(&cluster)?;
+    let writer = Writer::at_rate(ingester.clone(), 2_000.0);
+    eventually(LIMIT, || written(proxy.clone())).await?;
+    let greedy = ingester.clone().tenant("greedy");
+    let (stop, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let floods = tokio::spawn(flood(greedy.clone(), next, stop.clone()));
+    let limited = async || {
+        let refused = greedy.import("one_more 1\n").await.err().map(|error| format!("{error:#}"));
+        ensure!(refused.is_some_and(|why| why.contains("429")), "the tenant has not reached its rate");
+        Ok(())
+    };
+    eventually(LIMIT, limited).await?;
+    for _ in 0..20 {
+        acknowledges(&ingester).await.context("another tenant writes")?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (taken, refused) = floods.await??;
+    ensure!(taken > 0 && refused > 0, "{taken} series taken, {refused} requests refused");
+    let written = writer.finish().await?;
+    ensure!(written.refusals.is_empty(), "writes of another tenant were refused: {:?}", written.refusals);
+    eventually(LIMIT, || written.check_kept(&proxy)).await
+}
+
 /// How many clients come at once, and how often.
 const CLIENTS: usize = 500;
 const ROUNDS: usize = 3;

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod clocks;
+mod disks;
 mod flips;
 mod links;
 mod moves;

@@ -103,8 +103,9 @@ impl Shard {
     pub(crate) fn succession(&self, now_ms: u64) -> Option<View> {
         let Role::Primary(primary) = &self.role else { return None };
         let timing = self.timing;
-        let slow = primary.marks.appended_ms(self.log.durable().next());
-        let slow = slow.is_some_and(|at| now_ms > at + timing.follower_timeout_ms);
+        let waits = primary.marks.appended_ms(self.log.durable().next());
+        let stuck = waits.is_some_and(|at| now_ms > at + timing.follower_timeout_ms);
+        let slow = stuck || primary.disk.is_slow(now_ms, timing.follower_timeout_ms);
         let far = self.is_far(primary, now_ms);
         if !self.resigning && !slow && !far {
             return None;
@@ -116,7 +117,8 @@ impl Shard {
                 let failing = peer.is_failing(now_ms, &primary.marks, timing.follower_timeout_ms);
                 // Where all disks are slow, nothing is gained.
                 let ahead = self.resigning || far || peer.matched > self.log.durable();
-                leased && ahead && !failing
+                let quick = self.resigning || !peer.is_slow(now_ms, timing.follower_timeout_ms);
+                leased && ahead && quick && !failing
             })
         };
         let members = self.view.in_sync.iter().filter(|id| **id != self.node);

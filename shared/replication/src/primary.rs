@@ -6,6 +6,7 @@ use tricord_model::{Epoch, NodeId, Seq};
 
 use crate::follower::{Ack, AckResult};
 use crate::log::Position;
+use crate::pace::Pace;
 use crate::progress::{Answered, Marks, Progress};
 use crate::propose::{MAX_JOIN_LAG, Proposals};
 use crate::shard::{Action, Role, Shard, View};
@@ -29,6 +30,8 @@ pub(crate) struct Primary {
     /// Until then a removed follower may still answer queries.
     hold_acks_until_ms: u64,
     pub(crate) marks: Marks,
+    /// How quickly entries become durable here.
+    pub(crate) disk: Pace,
     pub(crate) proposals: Proposals,
     next_ticket: u64,
 }
@@ -52,6 +55,7 @@ impl Primary {
             acknowledged: Seq(0),
             hold_acks_until_ms: 0,
             marks: Marks::default(),
+            disk: Pace::default(),
             proposals: Proposals::default(),
             next_ticket: 1,
         }

@@ -317,7 +317,13 @@ impl Shard {
 
     /// Notes that entries up to `seq` are durable here.
     pub fn durable(&mut self, now_ms: u64, seq: Seq) {
+        let first = self.log.durable().next();
         self.log.set_durable(seq);
+        if let Role::Primary(primary) = &mut self.role
+            && let Some(appended_ms) = primary.marks.appended_ms(first).filter(|_| seq >= first)
+        {
+            primary.disk.note(now_ms, appended_ms, self.timing.follower_timeout_ms);
+        }
         match &self.role {
             Role::Primary(_) => self.advance(now_ms),
             Role::Follower(_) => self.commit_as_follower(),

@@ -419,3 +419,25 @@ fn a_primary_that_all_others_find_slow_lets_another_one_lead() {
     assert!(wish.primary != Some(NodeId(1)) && wish.in_sync == [NodeId(2), NodeId(3)]);
     assert_eq!(wish.joining, [NodeId(1)], "with it in the set writes would be as slow");
 }
+
+#[test]
+fn a_primary_whose_disk_is_slow_lets_another_one_lead() {
+    let mut primary = primary();
+    let mut wish = None;
+    // Each entry takes 700 ms here, and no time at the others.
+    for at_ms in (10_100..14_000).step_by(750) {
+        assert_eq!(primary.machine.writable(at_ms, Epoch(1)), Ok(()));
+        let seq = primary.machine.append(at_ms).seq;
+        primary.followers_answer(at_ms + 10, &[2, 3]);
+        primary.machine.tick(at_ms + 600);
+        let proposed = |action| match action {
+            Action::Propose(wish) => Some(wish),
+            _ => None,
+        };
+        wish = wish.or(primary.machine.actions().into_iter().find_map(proposed));
+        assert!(wish.is_none() || at_ms > 11_600, "not before it was slow for long");
+        primary.machine.durable(at_ms + 700, seq);
+    }
+    let wish = wish.expect("another primary");
+    assert!(wish.primary != Some(NodeId(1)) && wish.in_sync == [NodeId(2), NodeId(3)]);
+}
