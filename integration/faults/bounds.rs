@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tricord_testkit::{Client, LocalCluster, RemoteSeries, Shape, eventually};
 
 use super::oracle::{Writer, acknowledges, now_ms, written};
-use super::{BINARY, LIMIT, faces};
+use super::{BINARY, LIMIT, faces, tricord};
 
 /// What each process may take.
 const MEMORY_MIB: u64 = 160;
@@ -104,7 +104,7 @@ async fn a_flood_of_new_series_is_refused_and_passes() -> Result<()> {
     eventually(LIMIT, || written.check_kept(&proxy)).await
 }
 
-/// A tenant that names itself has a rate: beyond it new series get 429, and nobody else notices.
+/// A tenant has a rate: beyond it new series get 429, and nobody else notices.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_sends_too_much_is_refused_and_others_are_not() -> Result<()> {
     let cluster = LocalCluster::start(BINARY, &Shape::default()).await?;
@@ -112,10 +112,14 @@ async fn a_tenant_that_sends_too_much_is_refused_and_others_are_not() -> Result<
     let writer = Writer::at_rate(ingester.clone(), 2_000.0);
     eventually(LIMIT, || written(proxy.clone())).await?;
     let greedy = ingester.clone().tenant("greedy");
+    let metadata = cluster.metadata_addresses();
+    tricord(&["cluster", "limits", "greedy", "--rate=1000", "--burst=10000", "--metadata", &metadata])
+        .await?;
     let (stop, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let floods = tokio::spawn(flood(greedy.clone(), next, stop.clone()));
     let limited = async || {
-        let refused = greedy.import("one_more 1\n").await.err().map(|error| format!("{error:#}"));
+        let many: String = (0..5_000).map(|n| format!("more{{n=\"{n}\"}} 1\n")).collect();
+        let refused = greedy.import(&many).await.err().map(|error| format!("{error:#}"));
         ensure!(refused.is_some_and(|why| why.contains("429")), "the tenant has not reached its rate");
         Ok(())
     };
