@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use tricord_model::NodeId;
+use tricord_wire::proto::metadata as pb;
 use tricord_wire::{Error, ErrorKind};
 
 use crate::state::State;
@@ -41,6 +42,13 @@ pub(crate) fn check(state: &State, node: NodeId, allow_fewer_copies: bool) -> Re
 /// How many data nodes could carry copies if one were not there.
 fn left_without(state: &State, node: NodeId) -> usize {
     state.data_nodes().filter(|other| other.id != node && other.alive && !other.draining).count()
+}
+
+/// How far a drain is, of a node that had so many copies when it began, where that is known.
+pub(crate) fn progress(state: &State, node: NodeId, began_with: Option<u32>) -> pb::DrainStatus {
+    let remaining = state.copies_on(node);
+    let began_with = began_with.unwrap_or(0).max(remaining);
+    pb::DrainStatus { node: node.0, remaining, began_with, waits_for: waits_for(state, node) }
 }
 
 /// What keeps the last copies on a node, for people; empty once nothing is there.

@@ -43,6 +43,8 @@ pub(crate) struct Watchman {
     moved: Option<Instant>,
     /// Shards of which a copy is on its way to even out load: what changes meanwhile is mostly that.
     moving: BTreeSet<ShardId>,
+    /// How many copies each node had when this leader first saw it draining.
+    drains: BTreeMap<NodeId, u32>,
     /// Whether people were told that too few data nodes are there.
     complained: bool,
 }
@@ -64,6 +66,7 @@ impl Watchman {
             changed: now,
             moved: None,
             moving: BTreeSet::new(),
+            drains: BTreeMap::new(),
             complained: false,
         }
     }
@@ -78,9 +81,15 @@ impl Watchman {
         &self.heard
     }
 
+    /// How many copies a node had when it was first seen draining.
+    pub(crate) fn began_with(&self, node: NodeId) -> Option<u32> {
+        self.drains.get(&node).copied()
+    }
+
     /// This member does not lead.
     pub(crate) fn rest(&mut self) {
         if self.term.take().is_some() {
+            self.drains.clear();
             self.heard.clear();
             self.dead_since.clear();
         }
@@ -95,6 +104,7 @@ impl Watchman {
             self.begin(state, term, now);
         }
         self.note_arrivals(state, now);
+        self.note_drains(state);
         if state.version != self.version {
             self.version = state.version;
             if self.moving.is_empty() {
@@ -143,6 +153,14 @@ impl Watchman {
             self.changed = now;
         }
         self.data_nodes = data_nodes;
+    }
+
+    fn note_drains(&mut self, state: &State) {
+        let draining = |id: &NodeId| state.nodes.get(id).is_some_and(|node| node.info.draining);
+        self.drains.retain(|id, _| draining(id));
+        for id in state.data_nodes().map(|node| node.id).filter(draining) {
+            self.drains.entry(id).or_insert_with(|| state.copies_on(id));
+        }
     }
 
     fn liveness(&mut self, state: &State, now: Instant) -> Vec<(NodeId, bool)> {

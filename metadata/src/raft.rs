@@ -83,6 +83,7 @@ pub(crate) struct Group {
     raft: openraft::Raft<TypeConfig>,
     identity: Identity,
     election_ms: u64,
+    answered: network::Answered,
 }
 
 impl Group {
@@ -108,11 +109,12 @@ impl Group {
         let config = Arc::new(config.validate().map_err(Error::internal)?);
         let log = log_store::LogStore::new(disk.clone());
         let machine = machine::Machine::open(disk, states)?;
-        let peers = network::Peers::new(dial, identity.birth.cluster_id.clone());
+        let answered = network::Answered::default();
+        let peers = network::Peers::new(dial, identity.birth.cluster_id.clone(), answered.clone());
         let raft = openraft::Raft::new(identity.member, config, peers, log, machine)
             .await
             .map_err(Error::internal)?;
-        Ok(Self { raft, identity, election_ms: timing.election_ms })
+        Ok(Self { raft, identity, election_ms: timing.election_ms, answered })
     }
 
     /// This member's id and cluster.
@@ -204,6 +206,15 @@ impl Group {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         membership.nodes().map(|(id, node)| (*id, node.addr.clone(), voters.contains(id))).collect()
+    }
+
+    /// How long ago a member answered this one, in milliseconds; 0 for itself. The leader asks all of them all the time,
+    /// others ask nobody.
+    pub(crate) fn heard_age_ms(&self, member: u64) -> Option<u64> {
+        if member == self.identity.member {
+            return Some(0);
+        }
+        self.answered.lock().get(&member).map(|at| at.elapsed().as_millis() as u64)
     }
 
     /// Lets a new member catch up, then vote.

@@ -167,3 +167,22 @@ fn primaries_are_evened_out_one_by_one_when_all_is_calm() {
     let on = |node| scene.state.shards.iter().filter(|shard| shard.primary == Some(NodeId(node))).count();
     assert_eq!([on(1), on(2), on(3)], [2, 2, 2]);
 }
+
+#[test]
+fn a_drain_is_counted_from_when_it_was_first_seen() {
+    let mut scene = Scene::new();
+    let fourth = scene.join(NodeRole::Querier);
+    scene.pass(3_000, &[1, 2, 3, 4], 1);
+    let held = scene.state.copies_on(fourth);
+    assert!(held > 0);
+    assert_eq!(scene.watchman.began_with(fourth), None);
+    scene.state.apply(Command::Drain { node: fourth, undo: false });
+    scene.pass(1_000, &[1, 2, 3, 4], 1);
+    let progress = crate::drain::progress(&scene.state, fourth, scene.watchman.began_with(fourth));
+    // Homes are elsewhere by now; the copies leave once their primaries say that those are in sync.
+    assert_eq!((progress.remaining, progress.began_with), (held, held));
+    assert!(progress.waits_for.contains("being copied"), "{}", progress.waits_for);
+    scene.state.apply(Command::Drain { node: fourth, undo: true });
+    scene.pass(1_000, &[1, 2, 3, 4], 1);
+    assert_eq!(scene.watchman.began_with(fourth), None);
+}

@@ -1,7 +1,9 @@
 //! Raft's messages to other members, as the `Raft` call of the metadata service. Each names its cluster and the member
 //! that is meant, so that a message for a lost disk never reaches its successor.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use openraft::error::{
     InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout, Unreachable,
@@ -12,6 +14,7 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, MessageSummary};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tricord_metadata_client::Dial;
@@ -24,15 +27,19 @@ use super::TypeConfig;
 /// How long a member that cannot be reached is left alone.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
 
+/// When each other member last answered.
+pub(super) type Answered = Arc<Mutex<BTreeMap<u64, Instant>>>;
+
 /// Makes a connection for each other member.
 pub(crate) struct Peers {
     dial: Arc<dyn Dial>,
     cluster_id: String,
+    answered: Answered,
 }
 
 impl Peers {
-    pub(crate) fn new(dial: Arc<dyn Dial>, cluster_id: String) -> Self {
-        Self { dial, cluster_id }
+    pub(super) fn new(dial: Arc<dyn Dial>, cluster_id: String, answered: Answered) -> Self {
+        Self { dial, cluster_id, answered }
     }
 }
 
@@ -41,13 +48,19 @@ pub(crate) struct Peer {
     target: u64,
     cluster_id: String,
     client: Result<Arc<dyn Metadata>, Error>,
+    answered: Answered,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        Peer { target, cluster_id: self.cluster_id.clone(), client: self.dial.metadata(&node.addr) }
+        Peer {
+            target,
+            cluster_id: self.cluster_id.clone(),
+            client: self.dial.metadata(&node.addr),
+            answered: self.answered.clone(),
+        }
     }
 }
 
@@ -78,6 +91,7 @@ impl Peer {
             let text = format!("member {} answered for member {}", answer.member, self.target);
             return Err(RPCError::Unreachable(Unreachable::new(&Error::new(ErrorKind::Invalid, text))));
         }
+        self.answered.lock().insert(self.target, Instant::now());
         let result: Result<A, RaftError<u64, E>> = serde_json::from_slice(&answer.body)
             .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         result.map_err(|error| RPCError::RemoteError(RemoteError::new(self.target, error)))

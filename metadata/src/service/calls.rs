@@ -89,8 +89,13 @@ impl Metadata for Member {
         let group = self.leading()?;
         group.catch_up().await?;
         let leadership = group.leadership();
-        let now = Instant::now();
+        let (now, state) = (Instant::now(), self.state());
+        let homes = state.homes.iter();
+        let homes =
+            homes.map(|homes| pb::ShardHomes { nodes: homes.iter().map(|node| node.0).collect() }).collect();
         let watchman = self.watchman.lock();
+        let draining = state.data_nodes().filter(|node| node.draining);
+        let drains = draining.map(|node| drain::progress(&state, node.id, watchman.began_with(node.id)));
         let reports = watchman.heard().iter().map(|(node, heard)| pb::NodeReport {
             node: node.0,
             heartbeat_age_ms: now.duration_since(heard.at).as_millis() as u64,
@@ -99,12 +104,14 @@ impl Metadata for Member {
             disk_free_bytes: heard.said.disk_free_bytes,
         });
         Ok(pb::MetadataStatusResponse {
-            map: Some(convert::map_to_proto(&self.state().map())),
+            map: Some(convert::map_to_proto(&state.map())),
             leader: leadership.leader,
             members: members(&group),
             reports: reports.collect(),
             raft_term: leadership.term,
             raft_applied: leadership.applied,
+            homes,
+            drains: drains.collect(),
         })
     }
 
@@ -242,7 +249,13 @@ impl Member {
 
 fn members(group: &crate::raft::Group) -> Vec<pb::MemberStatus> {
     let members = group.members().into_iter();
-    members.map(|(member, rpc, voter)| pb::MemberStatus { member, rpc, voter }).collect()
+    let status = |(member, rpc, voter)| pb::MemberStatus {
+        heard_age_ms: group.heard_age_ms(member),
+        member,
+        rpc,
+        voter,
+    };
+    members.map(status).collect()
 }
 
 fn node_info(request: &pb::RegisterRequest) -> Result<NodeInfo, Error> {

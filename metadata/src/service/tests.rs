@@ -314,6 +314,27 @@ async fn a_goodbye_fails_over_before_the_lease_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_does_not_answer_the_leader_is_told() {
+    let mut scene = Scene::born().await;
+    let cluster = scene.client();
+    let leader = scene.leader(&cluster).await;
+    let away = MEMBERS.into_iter().find(|member| *member != leader).unwrap();
+    scene.stop(away);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let members = cluster.status(LIMIT).await.unwrap().members;
+        let age = |rpc: &str| members.iter().find(|member| member.rpc == rpc).unwrap().heard_age_ms;
+        let other = MEMBERS.into_iter().find(|member| *member != leader && *member != away).unwrap();
+        let (silent, quick) = (age(away), age(other).unwrap());
+        if age(&leader) == Some(0) && silent.is_none_or(|ms| ms > 1_000) && quick < 1_000 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{away} {silent:?} ms, {other} {quick} ms");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_map_outlives_its_leader() {
     let mut scene = Scene::born().await;
     let cluster = scene.client();

@@ -2,7 +2,8 @@
 //! heartbeats from a thread of their own, proposals, and the clients for data nodes.
 //!
 //! [`Cluster`] is the one handle. When metadata is away the last map stays in use: metadata is not on the data path.
-//! What the map says is decided by the metadata service; this crate only carries it.
+//! What the map says is decided by the metadata service; this crate only carries it. [`view`] is the cluster as people
+//! see it.
 
 mod cluster;
 pub mod convert;
@@ -12,6 +13,7 @@ mod identity;
 mod members;
 mod metrics;
 mod nodes;
+pub mod view;
 mod watch;
 
 pub use cluster::{Cluster, Proposal};
