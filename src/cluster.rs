@@ -2,16 +2,17 @@
 
 pub(crate) mod limits;
 mod members;
+mod status;
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tricord_metadata_client::Cluster;
+use tricord_metadata_client::view::ClusterView;
 use tricord_wire::ErrorKind;
 use tricord_wire::proto::metadata as pb;
 
@@ -124,149 +125,8 @@ async fn drain(cluster: &Cluster, limit: Duration, matches: &ArgMatches) -> Resu
 async fn status(cluster: &Cluster, limit: Duration, as_json: bool) -> Result<()> {
     let unanswered = "no metadata leader answered: does --metadata name the --rpc-listen of its members?";
     let status = cluster.status(limit).await.context(unanswered)?;
-    let view = View::new(&status);
-    let text = if as_json { format!("{:#}\n", view.json()) } else { view.text() };
+    let view = ClusterView::new(&status);
+    let text =
+        if as_json { format!("{}\n", serde_json::to_string_pretty(&view)?) } else { status::text(&view) };
     table::print(&text)
-}
-
-/// A status with what people ask of it worked out.
-struct View<'a> {
-    status: &'a pb::MetadataStatusResponse,
-    map: pb::ShardMap,
-    replicas: HashMap<(u64, u32), &'a pb::ReplicaReport>,
-}
-
-impl<'a> View<'a> {
-    fn new(status: &'a pb::MetadataStatusResponse) -> Self {
-        let reports = status.reports.iter();
-        let replicas = reports
-            .flat_map(|node| node.replicas.iter().map(|replica| ((node.node, replica.shard), replica)));
-        Self { status, map: status.map.clone().unwrap_or_default(), replicas: replicas.collect() }
-    }
-
-    /// How many entries a copy is behind its primary, as far as both have reported.
-    fn lag(&self, shard: &pb::ShardConfig, node: u64) -> Option<u64> {
-        let durable = |node: u64| self.replicas.get(&(node, shard.shard)).map(|replica| replica.durable_seq);
-        Some(durable(shard.primary)?.saturating_sub(durable(node)?))
-    }
-
-    fn worst_lag(&self, shard: &pb::ShardConfig) -> Option<u64> {
-        let copies = shard.in_sync.iter().chain(&shard.joining).filter(|node| **node != shard.primary);
-        copies.filter_map(|node| self.lag(shard, *node)).max()
-    }
-
-    fn state(&self, shard: &pb::ShardConfig) -> &'static str {
-        let alive = |node: &u64| self.map.nodes.iter().any(|info| info.node == *node && info.alive);
-        let live = shard.in_sync.iter().filter(|node| alive(node)).count();
-        match live {
-            0 => "down",
-            _ if shard.primary == 0 || !alive(&shard.primary) => "no primary",
-            _ if live < self.map.min_insync as usize => "read-only",
-            _ if live < self.map.replicas as usize => "degraded",
-            _ => "ok",
-        }
-    }
-
-    fn json(&self) -> Value {
-        let nodes = self.map.nodes.iter().map(|node| {
-            let address = node.address.clone().unwrap_or_default();
-            let report = self.status.reports.iter().find(|report| report.node == node.node);
-            json!({
-                "id": node.node, "role": address.role, "rpc": address.rpc, "http": address.http, "zone": address.zone,
-                "version": address.version, "alive": node.alive, "draining": node.draining,
-                "heartbeat_age_ms": report.map(|report| report.heartbeat_age_ms),
-                "disk_used_bytes": report.map(|report| report.disk_used_bytes),
-                "disk_free_bytes": report.map(|report| report.disk_free_bytes),
-            })
-        });
-        let shards = self.map.shards.iter().map(|shard| {
-            let lags = shard.in_sync.iter().chain(&shard.joining).map(|node| (node.to_string(), json!(self.lag(shard, *node))));
-            json!({
-                "shard": shard.shard, "epoch": shard.epoch, "primary": shard.primary, "in_sync": shard.in_sync,
-                "joining": shard.joining, "state": self.state(shard), "lag": lags.collect::<serde_json::Map<_, _>>(),
-            })
-        });
-        let members = self.status.members.iter().map(|member| {
-            json!({ "id": member.member, "rpc": member.rpc, "voter": member.voter, "leader": member.member == self.status.leader })
-        });
-        json!({
-            "cluster_id": self.map.cluster_id, "version": self.map.version, "replicas": self.map.replicas,
-            "min_insync": self.map.min_insync, "leader": self.status.leader, "term": self.status.raft_term,
-            "members": members.collect::<Vec<_>>(), "nodes": nodes.collect::<Vec<_>>(), "shards": shards.collect::<Vec<_>>(),
-        })
-    }
-
-    fn text(&self) -> String {
-        let map = &self.map;
-        let count = |state: &str| map.shards.iter().filter(|shard| self.state(shard) == state).count();
-        let states = ["ok", "degraded", "read-only", "no primary", "down"].iter();
-        let states = states.map(|state| (state, count(state))).filter(|(_, count)| *count > 0);
-        let states = states.map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ");
-        let head = format!(
-            "cluster {}  map version {}  copies {}  min in sync {}  shards {}: {states}\n",
-            map.cluster_id,
-            map.version,
-            map.replicas,
-            map.min_insync,
-            map.shards.len(),
-        );
-        [head, self.members_table(), self.nodes_table(), self.shards_table()].join("\n")
-    }
-
-    fn members_table(&self) -> String {
-        let rows = self.status.members.iter().map(|member| {
-            let leads = if member.member == self.status.leader { "leader" } else { "" };
-            let votes = if member.voter { "voter" } else { "learner" };
-            vec![member.member.to_string(), member.rpc.clone(), votes.to_owned(), leads.to_owned()]
-        });
-        table::render(&["metadata", "rpc", "kind", ""], &rows.collect::<Vec<_>>())
-    }
-
-    fn nodes_table(&self) -> String {
-        let rows = self.map.nodes.iter().map(|node| {
-            let address = node.address.clone().unwrap_or_default();
-            let report = self.status.reports.iter().find(|report| report.node == node.node);
-            let state = match (node.alive, node.draining) {
-                (true, false) => "alive",
-                (true, true) => "draining",
-                (false, _) => "dead",
-            };
-            let primaries = self.map.shards.iter().filter(|shard| shard.primary == node.node).count();
-            let copies = self.map.shards.iter().filter(|shard| shard.in_sync.contains(&node.node)).count();
-            vec![
-                node.node.to_string(),
-                address.role,
-                state.to_owned(),
-                report
-                    .map_or("-".to_owned(), |report| format!("{:.1}s", report.heartbeat_age_ms as f64 / 1e3)),
-                primaries.to_string(),
-                copies.to_string(),
-                report.map_or("-".to_owned(), |report| table::bytes(report.disk_used_bytes)),
-                address.zone,
-                address.rpc,
-                address.http,
-            ]
-        });
-        let heads = ["node", "role", "state", "heard", "primaries", "in sync", "disk", "zone", "rpc", "http"];
-        table::render(&heads, &rows.collect::<Vec<_>>())
-    }
-
-    fn shards_table(&self) -> String {
-        let list = |nodes: &[u64]| nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
-        let rows = self.map.shards.iter().map(|shard| {
-            vec![
-                shard.shard.to_string(),
-                self.state(shard).to_owned(),
-                shard.epoch.to_string(),
-                if shard.primary == 0 { "-".to_owned() } else { shard.primary.to_string() },
-                list(&shard.in_sync),
-                list(&shard.joining),
-                self.worst_lag(shard).map_or("-".to_owned(), |lag| lag.to_string()),
-            ]
-        });
-        table::render(
-            &["shard", "state", "epoch", "primary", "in sync", "joining", "lag"],
-            &rows.collect::<Vec<_>>(),
-        )
-    }
 }

@@ -16,6 +16,7 @@ pub mod query;
 mod remote_read;
 pub mod render;
 pub mod scatter;
+mod status;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use metrics::{Metrics, QueryLabels};
 use config::Settings;
 use query::{Engine, Gate};
 use scatter::{Scatter, ScatterConfig};
+use status::ClusterStatus;
 
 /// What the proxy needs of the process around it.
 #[derive(Clone)]
@@ -48,6 +50,7 @@ pub struct Proxy(Arc<Inner>);
 
 struct Inner {
     engine: Engine,
+    status: ClusterStatus,
     started_ms: i64,
 }
 
@@ -64,11 +67,12 @@ impl Proxy {
             retry_for: settings.missing_shard_wait,
             hedge_after: settings.hedge_after,
         };
+        let status = ClusterStatus::new(deps.cluster.clone());
         let scatter = Scatter::new(deps.cluster, scatter_config, metrics.clone());
         let (running, waiting) = (settings.config.max_concurrent_queries, settings.config.max_queued_queries);
         let gate = Gate::new(running, waiting, metrics.clone());
         let engine = Engine { scatter, settings, gate, metrics };
-        Ok(Self(Arc::new(Inner { engine, started_ms: api::now_ms() })))
+        Ok(Self(Arc::new(Inner { engine, status, started_ms: api::now_ms() })))
     }
 
     /// All routes, with compression and with panics caught. Unknown paths outside of the proxy's prefixes are for the
@@ -108,6 +112,11 @@ impl Proxy {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.0.engine.settings
+    }
+
+    /// What metadata says of the cluster.
+    pub(crate) fn cluster_status(&self) -> &ClusterStatus {
+        &self.0.status
     }
 
     pub(crate) fn started_ms(&self) -> i64 {

@@ -7,6 +7,7 @@ mod prometheus;
 mod reply;
 mod tempo;
 mod traces;
+mod ui;
 
 use axum::Router;
 use axum::extract::OriginalUri;
@@ -42,6 +43,7 @@ pub(crate) fn router(proxy: &Proxy) -> Router {
         .nest("/prometheus/api/v1", prometheus::routes())
         .nest("/tempo", tempo::routes())
         .nest("/jaeger", jaeger::routes())
+        .merge(ui::routes())
         .with_state(proxy.clone())
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(on_panic))

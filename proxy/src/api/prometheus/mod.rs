@@ -46,6 +46,7 @@ pub(super) fn routes() -> Router<Proxy> {
         .route("/rules", get(status::rules))
         .route("/alerts", get(status::alerts))
         .route("/features", get(status::features))
+        .route("/status/cluster", get(status::cluster))
         .route("/status/buildinfo", get(status::buildinfo))
         .route("/status/config", get(status::config))
         .route("/status/runtimeinfo", get(status::runtimeinfo))

@@ -1,6 +1,8 @@
 //! `status/…` and the lists that a store without scraping, rules and alerts has empty.
 
 use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use tricord_fragment::FragmentBody;
 use tricord_promql::functions::Function;
@@ -74,6 +76,12 @@ pub(super) async fn buildinfo() -> Reply {
         "buildDate": "",
         "goVersion": "",
     }))
+}
+
+/// `GET /status/cluster`: Tricord's own, as `tricord cluster status --json`.
+pub(super) async fn cluster(State(proxy): State<Proxy>) -> Result<impl IntoResponse, Error> {
+    let view = proxy.cluster_status().view().await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Reply::new(view.to_vec())))
 }
 
 /// `GET /status/config`
