@@ -4,6 +4,7 @@
 
 mod backup;
 mod check;
+mod cluster_page;
 mod debian_prometheus;
 mod deletes;
 mod differential;

@@ -25,6 +25,7 @@ pub(crate) fn single_process(settings: &Settings, http: &str, otlp_grpc: &str, o
   Show   Grafana data source Prometheus: http://{http}
                              Tempo:      http://{http}/tempo
                              Jaeger:     http://{http}/jaeger
+  Look   http://{http}/ui/cluster
 {own}
   Ctrl-C stops it; nothing acknowledged is lost. More: tricord --help
 

@@ -30,7 +30,7 @@ pub(crate) async fn tricord(args: &[&str]) -> Result<String> {
 }
 
 /// What `tricord cluster status --json` says.
-async fn status(metadata: &str) -> Result<serde_json::Value> {
+pub(crate) async fn status(metadata: &str) -> Result<serde_json::Value> {
     Ok(serde_json::from_str(&tricord(&["cluster", "status", "--json", "--metadata", metadata]).await?)?)
 }
 

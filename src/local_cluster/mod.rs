@@ -219,6 +219,7 @@ fn describe(processes: &[Process], shape: &Shape) -> String {
     }
     if let Some(http) = http_of("proxy") {
         text.push_str(&format!("ask:   tricord query --url http://{http} hello\n"));
+        text.push_str(&format!("look:  http://{http}/ui/cluster\n"));
     }
     let metadata =
         processes.iter().filter(|process| process.role == "metadata").filter_map(|p| p.rpc.as_deref());

@@ -60,23 +60,29 @@ function reason(error) {
   return error instanceof TypeError ? "the proxy cannot be reached" : error.message;
 }
 
+function setText(id, text) {
+  if (byId(id).textContent !== text) {
+    byId(id).textContent = text;
+  }
+}
+
 function showAge() {
   const isOld = answered !== null && (failure !== "" || Date.now() - answered.getTime() > OLD_MS);
-  const stale = byId("stale");
-  let text = "";
-  if (answered === null) {
-    text = failure === "" ? "" : `No answer yet: ${failure}`;
+  let since = "";
+  if (answered === null && failure !== "") {
+    since = "No answer yet.";
   } else if (isOld) {
-    const why = failure === "" ? "" : ` (${failure})`;
-    text = `Not answered since ${clock.format(answered)}${why}. Everything below is as it was then.`;
+    since = `Not answered since ${clock.format(answered)}. Everything below is as it was then.`;
   }
-  if (stale.textContent !== text) {
-    stale.textContent = text;
-  }
-  stale.hidden = text === "";
+  // The first of the two is read out by screen readers, so it must not change with each failure.
+  setText("since", since);
+  setText("why", failure === "" ? "" : `Last failure: ${failure}`);
+  byId("stale").hidden = since === "";
   document.body.classList.toggle("old", isOld);
+  const title = document.title.replace(/^\(old\) /, "");
+  document.title = isOld ? `(old) ${title}` : title;
   if (answered !== null) {
-    byId("when").textContent = isOld ? `old, from ${clock.format(answered)}` : `as of ${clock.format(answered)}`;
+    setText("when", `${isOld ? "old, from" : "as of"} ${clock.format(answered)}`);
   }
 }
 

@@ -12,6 +12,9 @@ const SHARD_STATES = [
   ["down", "✕", "down"],
 ];
 
+// Rows of the table of shards; a page with thousands is of use to nobody.
+const MOST_ROWS = 200;
+
 const byId = (id) => document.getElementById(id);
 const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
 const drawn = new Map();
@@ -127,9 +130,21 @@ function drawShards(view) {
       return entry;
     }),
   );
-  const unwell = view.shards.filter((shard) => lookOf(shard)[0] !== "ok");
+  drawUnwell(view.shards.filter((shard) => lookOf(shard)[0] !== "ok"));
+}
+
+function drawUnwell(unwell) {
   byId("all-well").hidden = unwell.length > 0;
-  const rows = unwell.map((shard) => {
+  byId("unwell").hidden = unwell.length === 0;
+  byId("unwell-count").textContent = number(unwell.length);
+  const left = unwell.length - MOST_ROWS;
+  byId("unwell-more").hidden = left <= 0;
+  byId("unwell-more").textContent = left > 0 ? `and ${number(left)} more` : "";
+  // The worst first, then those where something happens.
+  const badness = (shard) => SHARD_STATES.findIndex(([state]) => state === lookOf(shard)[0]);
+  const begun = (shard) => Number(shard.joining.length > 0);
+  const sorted = [...unwell].sort((a, b) => badness(b) - badness(a) || begun(b) - begun(a) || a.shard - b.shard);
+  const rows = sorted.slice(0, MOST_ROWS).map((shard) => {
     const [state, sign] = lookOf(shard);
     return [
       shard.shard,
@@ -142,16 +157,13 @@ function drawShards(view) {
     ];
   });
   const heads = ["Shard", "State", "Primary", "In sync", "Joining", "Still to happen", "Series"];
-  put("unwell", "Shards that lack something, or whose copies move; numbers are nodes", heads, rows);
+  put("unwell-shards", "Shards that lack something, or whose copies move; primary and copies by node", heads, rows);
 }
 
 function drawNodes(view) {
   const stores = view.nodes.filter((node) => node.stores);
-  const others = view.nodes.filter((node) => !node.stores);
   byId("nodes").hidden = false;
-  byId("others").hidden = others.length === 0;
   byId("node-count").textContent = number(stores.length);
-  byId("other-count").textContent = number(others.length);
   const rows = stores.map((node) => [
     node.id,
     nodeState(node),
@@ -168,14 +180,14 @@ function drawNodes(view) {
   ]);
   const heads = ["Node", "State", "Leads", "In sync", "Coming", "Going", "Series", "Stored", "Free", "Zone", "Address", "Version"];
   put("data-nodes", "Copies that each node leads, holds in sync, is getting and gives up", heads, rows);
-  const more = others.map((node) => [node.id, node.role, nodeState(node), node.zone || "–", node.http, node.version]);
-  put("processes", "Ingesters and proxies, which keep nothing", ["Node", "Role", "State", "Zone", "Address", "Version"], more);
 }
 
 function nodeState(node) {
   const content = [];
   if (node.alive) {
-    content.push(node.draining ? tagged("moving", "⇄ draining") : tagged("ok", "✓ alive"));
+    const isEmpty = node.drain?.left === 0;
+    const draining = isEmpty ? tagged("ok", "✓ drained") : tagged("moving", "⇄ draining");
+    content.push(node.draining ? draining : tagged("ok", "✓ alive"));
   } else {
     content.push(tagged("down", "✕ no answer"));
     if (node.heartbeat_age_ms !== null) {
@@ -184,10 +196,10 @@ function nodeState(node) {
   }
   if (node.drain !== null) {
     const { left, of } = node.drain;
-    if (of > 0) {
+    if (left > 0) {
       content.push(element("progress", "", { max: of, value: of - left, "aria-label": `copies that have left node ${node.id}` }));
     }
-    content.push(element("small", left === 0 ? "empty: can be switched off" : `${number(left)} of ${number(of)} copies left`));
+    content.push(element("small", left === 0 ? "holds nothing" : `${number(left)} of ${number(of)} copies left`));
   }
   return content;
 }

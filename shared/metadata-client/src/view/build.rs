@@ -143,7 +143,7 @@ impl<'a> Facts<'a> {
             joining: count(|shard| &shard.joining),
             waiting: count(|shard| &shard.waiting),
             leaving: count(|shard| &shard.leaving),
-            series: report.map(|report| report.replicas.iter().map(|replica| replica.series).sum()),
+            series: report.map(|report| series(report, shards)),
             drain: drain.map(|drain| DrainView {
                 left: drain.remaining,
                 of: drain.began_with,
@@ -151,6 +151,15 @@ impl<'a> Facts<'a> {
             }),
         }
     }
+}
+
+/// Series in use, over the copies that the node still has by the map: reports are a little behind it.
+fn series(report: &pb::NodeReport, shards: &[ShardView]) -> u64 {
+    let has =
+        |shard: &ShardView| shard.in_sync.contains(&report.node) || shard.joining.contains(&report.node);
+    let replicas = report.replicas.iter();
+    let replicas = replicas.filter(|replica| shards.get(replica.shard as usize).is_some_and(has));
+    replicas.map(|replica| replica.series).sum()
 }
 
 fn members(status: &pb::MetadataStatusResponse) -> Vec<MemberView> {

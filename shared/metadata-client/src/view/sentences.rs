@@ -136,7 +136,7 @@ pub(super) fn todo(shard: &ShardView, alive: &HashSet<u64>) -> Vec<String> {
         });
     }
     for node in &shard.leaving {
-        texts.push(format!("node {node} gives its copy up then"));
+        texts.push(format!("then node {node} gives its copy up"));
     }
     texts
 }

@@ -128,8 +128,9 @@ fn a_drain_shows_what_is_left_and_how_far_the_new_copies_are() {
     let (from, to) = (&view.nodes[2], &view.nodes[3]);
     assert_eq!((from.copies, from.leaving, from.drain.as_ref().unwrap().left), (3, 3, 3));
     assert_eq!((to.copies, to.joining, to.waiting), (1, 1, 2));
+    assert_eq!(from.series, Some(15), "what has left it is not counted, though it still reports it");
     assert_eq!(view.shards[0].lag[&4], Some(6));
-    assert_eq!(view.shards[0].todo, ["node 4 catches up: 6 entries behind", "node 3 gives its copy up then"]);
+    assert_eq!(view.shards[0].todo, ["node 4 catches up: 6 entries behind", "then node 3 gives its copy up"]);
     assert_eq!(view.shards[1].todo[0], "node 4 gets a copy when its turn comes");
     assert!(view.shards[3].todo.is_empty());
 
