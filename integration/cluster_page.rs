@@ -148,7 +148,8 @@ async fn a_cluster_says_what_it_lacks() -> Result<()> {
     })
     .await?;
     proxy.get("/ui/cluster", &[]).await?.success()?;
-    cluster.restart("metadata-1").await?;
+    // Neither is ready without the other.
+    cluster.start_again("metadata-1", &[], &[])?;
     cluster.restart("metadata-2").await?;
     eventually(LIMIT, || same(&proxy, &metadata)).await.map(|_| ())
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
+pub(crate) use tricord_metadata_client::view::bytes;
 
 /// Writes text to stdout. A reader that went away (`| head`) ends the output without an error.
 pub(crate) fn print(text: &str) -> Result<()> {
@@ -32,16 +33,4 @@ pub(crate) fn render(heads: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// `1.5 GiB` and the like.
-pub(crate) fn bytes(count: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
 }

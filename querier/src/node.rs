@@ -233,6 +233,7 @@ fn report(replicas: &Arc<Replicas>, dir: &Path) -> Report {
             committed_seq: status.committed.0,
             series: replicas.store.series_in(hosted.id),
             bytes: 0,
+            arrived_bytes: hosted.arrived_bytes.load(Ordering::Relaxed),
         }
     };
     let stats = replicas.store.stats();

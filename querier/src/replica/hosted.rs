@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -36,6 +37,8 @@ pub(crate) struct Hosted {
     pub(crate) acknowledged: watch::Sender<Acknowledged>,
     /// Told at each entry that becomes durable.
     pub(crate) progressed: Notify,
+    /// Bytes that have arrived of the snapshot that is being put in place, for people.
+    pub(crate) arrived_bytes: AtomicU64,
 }
 
 pub(crate) struct State {
@@ -64,6 +67,7 @@ impl Hosted {
             state: Mutex::new(State { machine, tail: Tail::default(), aside: false }),
             acknowledged: watch::Sender::default(),
             progressed: Notify::new(),
+            arrived_bytes: AtomicU64::new(0),
         }
     }
 

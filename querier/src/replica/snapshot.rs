@@ -1,6 +1,7 @@
 //! Copies of whole shards, for joiners whose log is too far back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -131,7 +132,12 @@ impl Replicas {
     ) -> Result<(), Error> {
         let _order = hosted.order.lock();
         let position = storage::Position { seq: end.seq, epoch: end.epoch };
-        let installed = self.store.install(hosted.id, position, chunks);
+        let mut counted = chunks.inspect(|chunk| {
+            let bytes = chunk.as_ref().map_or(0, Vec::len);
+            hosted.arrived_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        });
+        let installed = self.store.install(hosted.id, position, &mut counted);
+        hosted.arrived_bytes.store(0, Ordering::Relaxed);
         if installed.is_err() {
             // What was there is gone: the replica begins anew, under the epoch that it has answered under.
             self.store.create_shard(hosted.id)?;

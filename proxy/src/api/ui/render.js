@@ -206,7 +206,7 @@ function nodeState(node) {
 
 function coming(node) {
   const all = node.joining + node.waiting;
-  return all === node.joining ? number(all) : `${number(all)} (${number(node.joining)} begun)`;
+  return all === node.joining ? number(all) : `${number(all)}\u00a0(${number(node.joining)}\u00a0begun)`;
 }
 
 function drawMembers(view) {
@@ -247,5 +247,6 @@ function bytes(count) {
     value /= 1024;
     unit += 1;
   }
-  return unit === 0 ? `${count} B` : `${value.toFixed(1)} ${units[unit]}`;
+  // A number stays on the line of its unit.
+  return unit === 0 ? `${count}\u00a0B` : `${value.toFixed(1)}\u00a0${units[unit]}`;
 }

@@ -85,6 +85,12 @@ impl<'a> Facts<'a> {
         Some(durable(shard.primary)?.saturating_sub(durable(node)?))
     }
 
+    /// The node with what has arrived there of a snapshot.
+    fn arrived(&self, shard: &pb::ShardConfig, node: u64) -> Option<(u64, u64)> {
+        let bytes = self.replicas.get(&(node, shard.shard))?.arrived_bytes;
+        (bytes > 0).then_some((node, bytes))
+    }
+
     fn state(&self, shard: &pb::ShardConfig) -> ShardState {
         let live = shard.in_sync.iter().filter(|node| self.alive.contains(node)).count();
         match live {
@@ -110,6 +116,7 @@ impl<'a> Facts<'a> {
             leaving: shard.in_sync.iter().copied().filter(|node| !homes.contains(node)).collect(),
             state: self.state(shard),
             lag: holders.map(|node| (*node, self.lag(shard, *node))).collect(),
+            arrived_bytes: shard.joining.iter().filter_map(|node| self.arrived(shard, *node)).collect(),
             series: self.replicas.get(&(shard.primary, shard.shard)).map(|replica| replica.series),
             todo: Vec::new(),
         };

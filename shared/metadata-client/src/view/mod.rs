@@ -5,6 +5,8 @@
 mod build;
 mod sentences;
 
+pub use sentences::bytes;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -184,6 +186,8 @@ pub struct ShardView {
     pub state: ShardState,
     /// Entries that each copy is behind the primary, as far as both have reported.
     pub lag: BTreeMap<u64, Option<u64>>,
+    /// Bytes of a snapshot that have arrived at each node that is being sent one.
+    pub arrived_bytes: BTreeMap<u64, u64>,
     /// Series in use, as the primary counts them.
     pub series: Option<u64>,
     /// What is still to happen until the shard is as it should be, for people.

@@ -118,17 +118,7 @@ pub(super) fn todo(shard: &ShardView, alive: &HashSet<u64>) -> Vec<String> {
     for node in shard.in_sync.iter().filter(|node| !alive.contains(node)) {
         texts.push(format!("node {node} does not answer"));
     }
-    for node in &shard.joining {
-        texts.push(match shard.lag.get(node) {
-            _ if !alive.contains(node) => format!("node {node} does not answer"),
-            Some(Some(0)) => format!("node {node} is about to be in sync"),
-            Some(Some(lag)) => {
-                let entries = if *lag == 1 { "entry" } else { "entries" };
-                format!("node {node} catches up: {} {entries} behind", grouped(*lag as usize))
-            }
-            _ => format!("node {node} catches up"),
-        });
-    }
+    texts.extend(shard.joining.iter().map(|node| joining(shard, *node, alive.contains(node))));
     for node in &shard.waiting {
         texts.push(match alive.contains(node) {
             true => format!("node {node} gets a copy when its turn comes"),
@@ -139,6 +129,22 @@ pub(super) fn todo(shard: &ShardView, alive: &HashSet<u64>) -> Vec<String> {
         texts.push(format!("then node {node} gives its copy up"));
     }
     texts
+}
+
+/// How far a joining copy is.
+fn joining(shard: &ShardView, node: u64, is_alive: bool) -> String {
+    if !is_alive {
+        return format!("node {node} does not answer");
+    }
+    if let Some(arrived) = shard.arrived_bytes.get(&node) {
+        return format!("node {node} is sent a copy: {} have arrived", bytes(*arrived));
+    }
+    match shard.lag.get(&node).copied().flatten() {
+        Some(0) => format!("node {node} is about to be in sync"),
+        Some(1) => format!("node {node} catches up: 1 entry behind"),
+        Some(lag) => format!("node {node} catches up: {} entries behind", grouped(lag as usize)),
+        None => format!("node {node} catches up"),
+    }
 }
 
 /// `1 shard`, `2 copies`.
@@ -154,6 +160,19 @@ fn many(count: usize, thing: &str) -> String {
 /// `1 shard is`, `2 copies are`.
 fn are(count: usize, thing: &str) -> String {
     format!("{} {}", many(count, thing), if count == 1 { "is" } else { "are" })
+}
+
+/// `1.5 GiB` and the like.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
 /// `12,345`.
@@ -177,6 +196,7 @@ mod tests {
     fn counts_read_well() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([many(1, "copy"), many(2, "copy"), many(0, "shard")], ["1 copy", "2 copies", "0 shards"]);
+        assert_eq!([0, 1_023, 1_536, 5 << 40].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 TiB"]);
         assert_eq!([are(1, "copy"), are(12, "shard")], ["1 copy is", "12 shards are"]);
     }
 }

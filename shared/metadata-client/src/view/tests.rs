@@ -131,6 +131,10 @@ fn a_drain_shows_what_is_left_and_how_far_the_new_copies_are() {
     assert_eq!(from.series, Some(15), "what has left it is not counted, though it still reports it");
     assert_eq!(view.shards[0].lag[&4], Some(6));
     assert_eq!(view.shards[0].todo, ["node 4 catches up: 6 entries behind", "then node 3 gives its copy up"]);
+    status.reports[3].replicas[0].arrived_bytes = 3 << 19;
+    let copied = &ClusterView::new(&status).shards[0];
+    assert_eq!((copied.arrived_bytes[&4], copied.todo.len()), (3 << 19, 2));
+    assert_eq!(copied.todo[0], "node 4 is sent a copy: 1.5 MiB have arrived");
     assert_eq!(view.shards[1].todo[0], "node 4 gets a copy when its turn comes");
     assert!(view.shards[3].todo.is_empty());
 
