@@ -8,7 +8,7 @@ use reqwest::header::{ACCEPT, LOCATION};
 use serde_json::{Value, json};
 use tricord_testkit::{Client, LocalCluster, Shape, Single, eventually};
 
-use crate::faults::status;
+use crate::faults::{status, tricord};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tricord");
 const LIMIT: Duration = Duration::from_secs(60);
@@ -101,8 +101,7 @@ async fn a_cluster_says_what_it_lacks() -> Result<()> {
     let id = cluster.member("querier-3")?.id;
     let node = id.to_string();
     let drain = ["cluster", "drain", &node, "--no-wait", "--allow-fewer-copies", "--metadata", &metadata];
-    let drained = tokio::process::Command::new(BINARY).args(drain).output().await?;
-    ensure!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+    tricord(&drain).await?;
     eventually(LIMIT, async || {
         let view = same(&proxy, &metadata).await?;
         let nodes = view["nodes"].as_array().context("nodes")?;

@@ -49,6 +49,7 @@ unused! {
     init(InitRequest) -> InitResponse;
     change_member(ChangeMemberRequest) -> ChangeMemberResponse;
     drain(DrainRequest) -> DrainResponse;
+    set_limits(SetLimitsRequest) -> SetLimitsResponse;
     raft(RaftRequest) -> RaftResponse;
 }
 

@@ -45,6 +45,7 @@ fn healthy(shards: u32) -> pb::MetadataStatusResponse {
             nodes: (1..=4).map(node).collect(),
             replicas: 3,
             min_insync: 2,
+            limits: vec![],
         }),
         leader: 1,
         members: (1..=3).map(member).collect(),
