@@ -1,6 +1,7 @@
 //! Three data nodes in one process, with stores of their own and a shard map that the test holds.
 
 mod backup;
+mod damage;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -372,62 +373,5 @@ async fn a_joiner_gets_a_snapshot_of_what_the_log_has_trimmed() {
     drop(store);
     for querier in [first, second] {
         querier.stop().await.unwrap();
-    }
-}
-
-/// A follower's windows are gone when it starts again: it leaves the in-sync set by itself and is copied again, from the
-/// log where that is whole, else by a snapshot.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_copy_is_copied_again_from_another_replica() {
-    for is_trimmed in [false, true] {
-        let dir = TempDir::new().unwrap();
-        let cluster = Cluster::fixed(map(1, &[1, 2, 3], &[], 3, 2));
-        let small = Config { log_segment_bytes: 1024, log_keep_segments: 0, ..Config::default() };
-        let mut queriers = Vec::new();
-        for node in 1..=3 {
-            queriers.push(start_with(&cluster, dir.path(), node, small.clone()).await);
-        }
-        for serial in 0..50 {
-            for shard in 0..SHARDS {
-                must_write(&cluster, shard, serial).await;
-            }
-        }
-        let flushed = if is_trimmed { &queriers[..] } else { &queriers[2..] };
-        for querier in flushed {
-            let store = &querier.replicas.store;
-            let started = Instant::now();
-            while (0..SHARDS).any(|shard| store.committed(ShardId(shard)).0 < 50) {
-                assert!(started.elapsed() < DEADLINE, "a follower does not hear what is committed");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            querier.service().flush(pb::FlushRequest::default()).await.unwrap();
-        }
-        kill(&cluster, queriers.remove(2), 3).await;
-        let rocks = dir.path().join("node-3/store/rocks");
-        let files = std::fs::read_dir(rocks).unwrap().map(|entry| entry.unwrap().path());
-        let sorted: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "sst")).collect();
-        assert!(!sorted.is_empty());
-        sorted.iter().for_each(|path| std::fs::remove_file(path).unwrap());
-        queriers.push(start_with(&cluster, dir.path(), 3, small.clone()).await);
-        let store = queriers[2].replicas.store.clone();
-        assert_eq!(store.stats().damaged_shards, u64::from(SHARDS));
-        let started = Instant::now();
-        while store.stats().damaged_shards > 0 {
-            assert!(started.elapsed() < DEADLINE, "it is not copied again: {:?}", cluster.map().shards);
-            // Writes go on without it.
-            must_write(&cluster, 0, 50).await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let rejoined = |map: &ShardMap| map.shards.iter().all(|config| config.in_sync.contains(&NodeId(3)));
-        cluster.wait_for(DEADLINE, rejoined).await.unwrap();
-        let mut all = expected(0..50);
-        all.entry(0).or_default().push(50);
-        for node in 1..=3 {
-            assert_eq!(read(&cluster, node).await, all, "node {node}, trimmed: {is_trimmed}");
-        }
-        drop(store);
-        for querier in queriers {
-            querier.stop().await.unwrap();
-        }
     }
 }

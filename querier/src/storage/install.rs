@@ -65,9 +65,10 @@ impl Store {
         if result.is_err() {
             drop(installing);
             inner.remove_shard(shard)?;
+            return result;
         }
-        inner.books.fall_behind();
-        result
+        // It may be counted on as soon as this is told, and rows may be lost.
+        inner.tell_ledger()
     }
 }
 

@@ -39,6 +39,7 @@ impl Store {
         inner.retire_tombstones()?;
         inner.find_idle(now_ms);
         inner.refresh_ledger()?;
+        self.mend_unneeded();
         Ok(report)
     }
 }

@@ -28,6 +28,7 @@ mod ledger;
 pub(crate) mod log;
 mod maintain;
 mod marks;
+mod mend;
 mod merge;
 mod open;
 mod pieces;

@@ -22,7 +22,8 @@ use super::ledger::{self, Account, Ledger};
 use super::log::files::{Files, RealFiles};
 use super::log::{self, Log, LogConfig, Opened};
 use super::marks::{Marks, Next, generations_of, walk};
-use super::state::{StoredShard, stored_shards};
+use super::mend::RowsHealth;
+use super::state::{Meta, StoredShard, stored_shards};
 use super::store::{Applier, Cell, Inner};
 use super::{Entry, Error, Progress, Store, StoreConfig, format, guard};
 
@@ -67,6 +68,7 @@ impl Store {
             generations: Mutex::default(),
             counters: super::store::Counters::default(),
             books: Books::default(),
+            rows_health: RowsHealth::default(),
             damages: Damages::default(),
             pins: AtomicUsize::new(0),
             log: OnceLock::new(),
@@ -97,6 +99,14 @@ impl Store {
         inner.read_ahead();
         Ok(store)
     }
+}
+
+/// Why a store is not opened of which a shard's rows cannot be read, and nothing else says what it has answered.
+fn unknown(shard: ShardId, error: &Error) -> Error {
+    Error::corrupt(format!(
+        "the rows of shard {shard} cannot be read, and the ledger does not say what they were ({error}): restore the \
+         directory, or give this node a new data directory so that its shards are copied again"
+    ))
 }
 
 fn check(config: &StoreConfig) -> Result<(), Error> {
@@ -186,7 +196,7 @@ impl Inner {
     fn restore(&self, opened: &mut Opened, ledger: &Ledger) -> Result<Vec<ShardId>, Error> {
         let known = ledger.generations();
         let marks = self.read_marks(&known)?;
-        let stored = stored_shards(&self.rocks, ledger.shards.keys().copied())?;
+        let stored = stored_shards(&self.rocks, ledger.shards.keys().copied(), &self.rows_health)?;
         let is_void: HashSet<ShardId> =
             stored.iter().filter(|shard| shard.is_void).map(|shard| shard.id).collect();
         let mut used: HashSet<Generation> = marks.live.values().flat_map(generations_of).collect();
@@ -254,9 +264,14 @@ impl Inner {
         opened: &Opened,
     ) -> Result<Shard, Error> {
         let id = stored.id;
+        let read = self.rows_health.note(stored.meta);
+        // Whatever says under which epoch it may have answered, and where its log begins.
+        let row = read.as_ref().copied().unwrap_or_default();
         let known = account.cloned().unwrap_or_default();
-        let loaded = stored.meta.and_then(|mut meta| {
-            meta.epoch = meta.epoch.max(known.epoch);
+        let epoch = row.epoch.max(known.epoch).max(opened.last_epoch(id));
+        let base = if row.base.seq < known.base.seq { known.base } else { row.base };
+        let loaded = read.and_then(|meta| {
+            let meta = Meta { epoch, ..meta };
             if meta.base.seq < known.base.seq && !opened.reaches_back_to(id, meta.base.seq) {
                 let (found, base) = (meta.base.seq, known.base.seq);
                 let why = format!(
@@ -267,6 +282,7 @@ impl Inner {
             self.load(id, meta)
         });
         match loaded {
+            Err(error) if error.is_damage() && account.is_none() => Err(unknown(id, &error)),
             Err(error) if error.is_damage() => {
                 tracing::error!(
                     shard = id.0, %error,
@@ -274,7 +290,7 @@ impl Inner {
                      replica. Look at the directory with `tricord check`"
                 );
                 self.damages.count();
-                let mut shard = Shard::new(id, known.base, known.epoch, self.config.window_ms);
+                let mut shard = Shard::new(id, base, epoch, self.config.window_ms);
                 shard.damage = Some(error);
                 Ok(shard)
             }
@@ -387,9 +403,10 @@ impl Inner {
     }
 
     fn rebuilt(&self, state: &Shard) -> Result<Shard, Error> {
-        let meta = self.rocks.get(keys::STATE, &keys::row(state.id, keys::Row::Meta))?;
+        let meta = self.rocks.get(keys::STATE, &keys::row(state.id, keys::Row::Meta)).map_err(Error::from);
+        let meta = self.rows_health.note(meta)?;
         let meta = meta.ok_or_else(|| Error::corrupt(format!("shard {} has no row", state.id)))?;
-        let meta = super::state::Meta::decode(&meta)?;
+        let meta = Meta::decode(&meta)?;
         let mut shard = self.load(state.id, meta)?;
         shard.marks = state.marks.clone();
         shard.committed = state.committed;

@@ -117,10 +117,12 @@ impl Store {
             (Position { seq, epoch }, state.base)
         };
         let prefix = keys::state(shard);
-        inner.rocks.scan::<Error>(keys::STATE, &prefix, &keys::after(&prefix), &mut |key, value| {
-            put(&mut buffer, Item::State, key, value);
-            Ok(true)
-        })?;
+        let rows =
+            inner.rocks.scan::<Error>(keys::STATE, &prefix, &keys::after(&prefix), &mut |key, value| {
+                put(&mut buffer, Item::State, key, value);
+                Ok(true)
+            });
+        inner.rows_health.note(rows)?;
         let sending = Sending { pin, cell, buffer, ranges, after: base.seq, last: position.seq };
         Ok((position, Box::new(sending)))
     }

@@ -12,6 +12,7 @@ use super::head::payload::{decode_metadata, encode_metadata};
 use super::head::registry::DeltaState;
 use super::head::{PendingRow, Shard};
 use super::keys::{self, Row};
+use super::mend::RowsHealth;
 use super::store::{Cell, Inner};
 use super::{Error, Position, deletes};
 
@@ -93,10 +94,11 @@ pub(super) fn id_of(key: &[u8]) -> Result<u32, Error> {
     id.ok_or_else(|| Error::corrupt("the key of a row is malformed"))
 }
 
-/// The shards that have rows, and those that must have some.
+/// The shards that have rows, and those that must have some; what is read of rows goes by `health`.
 pub(crate) fn stored_shards(
     rocks: &Rocks,
     known: impl Iterator<Item = ShardId>,
+    health: &RowsHealth,
 ) -> Result<Vec<StoredShard>, Error> {
     let known: BTreeSet<ShardId> = known.collect();
     let mut ids = known.clone();
@@ -110,6 +112,7 @@ pub(crate) fn stored_shards(
         // Those that are known are looked at one by one.
         Err(error) if error.is_corruption() && !known.is_empty() => {
             tracing::error!(%error, "rows of shards cannot be read");
+            let _ = health.note::<()>(Err(error.into()));
         }
         status => status?,
     }
@@ -136,6 +139,10 @@ fn stored_shard(rocks: &Rocks, id: ShardId, is_known: bool) -> StoredShard {
 impl Inner {
     /// A shard as its rows say, without its windows.
     pub(crate) fn load(&self, id: ShardId, meta: Meta) -> Result<Shard, Error> {
+        self.rows_health.note(self.read_rows(id, meta))
+    }
+
+    fn read_rows(&self, id: ShardId, meta: Meta) -> Result<Shard, Error> {
         let mut shard = Shard::new(id, meta.base, meta.epoch, self.config.window_ms);
         shard.registry.raise_next_id(meta.next_id);
         let range = |row| (keys::row(id, row), keys::after(&keys::row(id, row)));
@@ -186,7 +193,10 @@ impl Inner {
         let cursor = self.rocks.cursor(keys::STATE, &prefix, &keys::after(&prefix))?;
         match cursor.status() {
             // What cannot be read is there.
-            Err(error) if error.is_corruption() => Ok(true),
+            Err(error) if error.is_corruption() => {
+                let _ = self.rows_health.note::<()>(Err(error.into()));
+                Ok(true)
+            }
             status => Ok(status.map(|()| cursor.item().is_some())?),
         }
     }
@@ -195,6 +205,8 @@ impl Inner {
     /// nothing of it comes back; where this fails it can be repeated. While nothing is flushed.
     pub(crate) fn remove_shard(&self, shard: ShardId) -> Result<(), Error> {
         let _no_rows = self.writing_rows.lock();
+        // What comes in its place must be readable.
+        self.mend_rows()?;
         self.make_void(shard)?;
         drop(self.shards.write().remove(&shard));
         self.damages.forget_shard(shard);

@@ -19,6 +19,7 @@ use super::disk::OnDisk;
 use super::head::Shard;
 use super::keys;
 use super::log::{Done, Kind, Log, Sink};
+use super::mend::RowsHealth;
 use super::{ClassStats, Entry, Error, FlushReport, Position, Reader, StoreConfig, StoreStats};
 
 /// A shard with its lock.
@@ -115,6 +116,7 @@ pub(crate) struct Inner {
     pub(crate) generations: Mutex<HashMap<i64, u32>>,
     pub(crate) counters: Counters,
     pub(crate) books: Books,
+    pub(crate) rows_health: RowsHealth,
     pub(crate) damages: Damages,
     /// Snapshots being read: while there are any, nothing they read is removed.
     pub(crate) pins: AtomicUsize,
@@ -276,20 +278,23 @@ impl Store {
     /// [`Error::UnknownShard`], or the disk's failure.
     pub(crate) fn store_epoch(&self, shard: ShardId, epoch: Epoch) -> Result<(), Error> {
         let cell = self.inner.cell(shard)?;
-        let is_fenced = {
+        let (before, is_fenced) = {
             let mut state = cell.state.write();
             if state.epoch >= epoch {
                 return Ok(());
             }
-            state.epoch = epoch;
-            state.damage.is_some()
+            (std::mem::replace(&mut state.epoch, epoch), state.damage.is_some())
         };
-        if is_fenced {
-            // A new row would make the shard look whole with the next start. The ledger's epoch counts as much.
-            return self.inner.write_ledger();
+        // Of a shard that is fenced a new row would make it look whole with the next start.
+        let row = if is_fenced { Ok(()) } else { self.inner.write_meta(&cell) };
+        // Rows may be lost, and a replica that does not know any more under which epoch it has answered could answer
+        // under an older one.
+        let stored = row.and_then(|()| self.inner.tell_ledger());
+        if stored.is_err() {
+            // It is tried again, and must not seem done then.
+            cell.state.write().epoch = before;
         }
-        self.inner.books.fall_behind();
-        self.inner.write_meta(&cell)
+        stored
     }
 
     /// Appends entries of any mix of shards to the log; resolves when they are durable and applied. Entries of a shard

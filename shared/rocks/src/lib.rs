@@ -6,18 +6,27 @@
 mod error;
 mod logs;
 mod options;
+mod renew;
 mod sorted_file;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{DB, IngestExternalFileOptions, ReadOptions, WriteOptions};
+use rocksdb::{
+    BoundColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, IngestExternalFileOptions,
+    MultiThreaded, ReadOptions, WriteOptions,
+};
 
 pub use error::Error;
 pub use logs::{LogReport, is_new, verify_log, verify_logs};
 pub use options::{Family, Options};
+pub use renew::{Fresh, LAST_KEY};
 pub use sorted_file::SortedFile;
+
+/// RocksDB, with families that can be made and dropped while it is in use.
+type Db = DBWithThreadMode<MultiThreaded>;
 
 /// A value that lies in RocksDB's memory while it is held.
 pub type Pinned<'a> = rocksdb::DBPinnableSlice<'a>;
@@ -27,9 +36,9 @@ pub type Visit<'v, E> = &'v mut dyn FnMut(&[u8], &[u8]) -> Result<bool, E>;
 
 /// An open database. The handle is shared by reference; closing is dropping it.
 pub struct Rocks {
-    db: DB,
+    db: Db,
     path: PathBuf,
-    families: Vec<(&'static str, rocksdb::Options)>,
+    families: Vec<renew::Open>,
 }
 
 /// A sorted file that the database names, and that is not there any more or not whole.
@@ -51,6 +60,19 @@ pub struct Batch<'a> {
     failed: Option<Error>,
 }
 
+/// RocksDB's families for those of the code.
+fn own_families(
+    families: &[(&'static str, rocksdb::Options)],
+    listed: &[String],
+) -> Vec<(String, rocksdb::Options)> {
+    let own = |(name, options): &(&'static str, rocksdb::Options)| {
+        let names = renew::own_names(name, listed).into_iter();
+        let with_options: Vec<_> = names.map(|own| (own, options.clone())).collect();
+        with_options
+    };
+    families.iter().flat_map(own).collect()
+}
+
 impl Rocks {
     /// Opens a database, making it and its families where missing.
     ///
@@ -61,10 +83,11 @@ impl Rocks {
             is_new(path)?;
         }
         let (db_options, families) = options::build(options);
-        let descriptors = families.iter().map(|(name, options)| (*name, options.clone()));
-        let db =
-            DB::open_cf_with_opts(&db_options, path, descriptors).map_err(|error| Error::at(path, &error))?;
-        Ok(Self { db, path: path.to_owned(), families })
+        let listed = renew::listed(&db_options, path);
+        let db = Db::open_cf_with_opts(&db_options, path, own_families(&families, &listed));
+        let rocks = Self::of(db.map_err(|error| Error::at(path, &error))?, path, families, &listed);
+        rocks.drop_leftovers(&listed)?;
+        Ok(rocks)
     }
 
     /// Opens a database that nothing is written to, not even a log of its own.
@@ -74,8 +97,9 @@ impl Rocks {
     pub fn open_read_only(path: &Path, options: &Options) -> Result<Self, Error> {
         let (mut db_options, families) = options::build(options);
         db_options.create_if_missing(false);
-        let own = families.iter().map(|(name, options)| (*name, options.clone()));
-        let db = DB::open_cf_with_opts_for_read_only(&db_options, path, own, false);
+        let listed = renew::listed(&db_options, path);
+        let own = own_families(&families, &listed);
+        let db = Db::open_cf_with_opts_for_read_only(&db_options, path, own, false);
         let db = db.map_err(|error| match Error::at(path, &error) {
             // Nobody has opened it to write without making them: its list of files was cut.
             Error::Other { path, message } if message.contains("Column family not found") => {
@@ -83,7 +107,13 @@ impl Rocks {
             }
             error => error,
         })?;
-        Ok(Self { db, path: path.to_owned(), families })
+        Ok(Self::of(db, path, families, &listed))
+    }
+
+    fn of(db: Db, path: &Path, families: Vec<(&'static str, rocksdb::Options)>, listed: &[String]) -> Self {
+        let choose = |(name, options)| renew::Open::choose(&db, name, options, listed);
+        let families = families.into_iter().map(choose).collect();
+        Self { db, path: path.to_owned(), families }
     }
 
     /// Where it lies.
@@ -92,8 +122,22 @@ impl Rocks {
         &self.path
     }
 
-    fn family(&self, name: &str) -> Result<&rocksdb::ColumnFamily, Error> {
-        self.db.cf_handle(name).ok_or_else(|| Error::Invalid(format!("no column family {name:?}")))
+    fn open_family(&self, name: &str) -> Result<&renew::Open, Error> {
+        let open = self.families.iter().find(|family| family.name == name);
+        open.ok_or_else(|| Error::Invalid(format!("no column family {name:?}")))
+    }
+
+    fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>, Error> {
+        let handle = self.open_family(name)?.handle(&self.db);
+        handle.ok_or_else(|| Error::Invalid(format!("no column family {name:?}")))
+    }
+
+    /// The files of a family.
+    fn live_files(&self, family: &str) -> Result<Vec<rocksdb::LiveFile>, Error> {
+        let own = self.open_family(family)?.own_name();
+        let mut files = self.wrap(self.db.live_files())?;
+        files.retain(|file| file.column_family_name == own);
+        Ok(files)
     }
 
     fn wrap<T>(&self, result: Result<T, rocksdb::Error>) -> Result<T, Error> {
@@ -105,7 +149,7 @@ impl Rocks {
     /// # Errors
     /// [`Error`] when the stored block is damaged or the disk fails.
     pub fn get(&self, family: &str, key: &[u8]) -> Result<Option<Pinned<'_>>, Error> {
-        self.wrap(self.db.get_pinned_cf(self.family(family)?, key))
+        self.wrap(self.db.get_pinned_cf(&self.family(family)?, key))
     }
 
     /// The values of ascending keys, read in one batch.
@@ -113,7 +157,7 @@ impl Rocks {
     /// # Errors
     /// The first error of any key.
     pub fn get_sorted(&self, family: &str, keys: &[Vec<u8>]) -> Result<Vec<Option<Pinned<'_>>>, Error> {
-        let found = self.db.batched_multi_get_cf(self.family(family)?, keys.iter(), true);
+        let found = self.db.batched_multi_get_cf(&self.family(family)?, keys.iter(), true);
         found.into_iter().map(|value| self.wrap(value)).collect()
     }
 
@@ -146,7 +190,7 @@ impl Rocks {
         let mut options = ReadOptions::default();
         options.set_verify_checksums(true);
         options.set_iterate_upper_bound(to);
-        let mut inner = self.db.raw_iterator_cf_opt(self.family(family)?, options);
+        let mut inner = self.db.raw_iterator_cf_opt(&self.family(family)?, options);
         inner.seek(from);
         Ok(Cursor { inner, path: &self.path })
     }
@@ -175,11 +219,7 @@ impl Rocks {
     /// # Errors
     /// [`Error`] when the file cannot be made.
     pub fn sorted_file(&self, family: &str, path: &Path) -> Result<SortedFile, Error> {
-        let options = self.families.iter().find(|(name, _)| *name == family).map(|(_, options)| options);
-        SortedFile::create(
-            options.ok_or_else(|| Error::Invalid(format!("no column family {family:?}")))?,
-            path,
-        )
+        SortedFile::create(&self.open_family(family)?.options, path)
     }
 
     /// Moves finished sorted files into a family; all of them become visible at once and durably.
@@ -189,7 +229,7 @@ impl Rocks {
     pub fn ingest(&self, family: &str, paths: &[PathBuf]) -> Result<(), Error> {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        self.wrap(self.db.ingest_external_file_cf_opts(self.family(family)?, &options, paths.to_vec()))
+        self.wrap(self.db.ingest_external_file_cf_opts(&self.family(family)?, &options, paths.to_vec()))
     }
 
     /// Removes `[from, to)`: whole files at once, then what is left by a tombstone. Durable on return.
@@ -198,10 +238,10 @@ impl Rocks {
     /// [`Error`] when the disk fails.
     pub fn delete_range(&self, family: &str, from: &[u8], to: &[u8]) -> Result<(), Error> {
         let handle = self.family(family)?;
-        self.wrap(self.db.delete_file_in_range_cf(handle, from, to))?;
+        self.wrap(self.db.delete_file_in_range_cf(&handle, from, to))?;
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.wrap(self.db.delete_range_cf_opt(handle, from, to, &options))
+        self.wrap(self.db.delete_range_cf_opt(&handle, from, to, &options))
     }
 
     /// Writes the memtable of a family out.
@@ -209,7 +249,7 @@ impl Rocks {
     /// # Errors
     /// [`Error`] when the disk fails.
     pub fn flush(&self, family: &str) -> Result<(), Error> {
-        self.wrap(self.db.flush_cf(self.family(family)?))
+        self.wrap(self.db.flush_cf(&self.family(family)?))
     }
 
     /// A consistent copy in another directory, by hard links where the file system allows.
@@ -225,7 +265,7 @@ impl Rocks {
     #[must_use]
     pub fn property(&self, family: &str, name: &str) -> u64 {
         let Ok(handle) = self.family(family) else { return 0 };
-        self.db.property_int_value_cf(handle, name).ok().flatten().unwrap_or(0)
+        self.db.property_int_value_cf(&handle, name).ok().flatten().unwrap_or(0)
     }
 
     /// Path and size in bytes of each file of a family, those with the highest keys first.
@@ -233,8 +273,7 @@ impl Rocks {
     /// # Errors
     /// [`Error`] when RocksDB cannot tell.
     pub fn paths(&self, family: &str) -> Result<Vec<(PathBuf, u64)>, Error> {
-        let files = self.wrap(self.db.live_files())?;
-        let mut own: Vec<_> = files.into_iter().filter(|file| file.column_family_name == family).collect();
+        let mut own = self.live_files(family)?;
         own.sort_by(|a, b| b.end_key.cmp(&a.end_key));
         let path = |name: &str| self.path.join(name.trim_start_matches('/'));
         Ok(own.into_iter().map(|file| (path(&file.name), file.size as u64)).collect())
@@ -246,9 +285,8 @@ impl Rocks {
     /// # Errors
     /// [`Error`] when RocksDB cannot tell.
     pub fn broken(&self, family: &str) -> Result<Vec<Broken>, Error> {
-        let files = self.wrap(self.db.live_files())?;
         let mut broken = Vec::new();
-        for file in files.into_iter().filter(|file| file.column_family_name == family) {
+        for file in self.live_files(family)? {
             let name = file.name.trim_start_matches('/').to_owned();
             let is_whole =
                 std::fs::metadata(self.path.join(&name)).is_ok_and(|found| found.len() == file.size as u64);
@@ -266,7 +304,7 @@ impl Rocks {
     pub fn drop_broken(&self, family: &str, files: &[Broken]) -> Result<(), Error> {
         let handle = self.family(family)?;
         files.iter().try_for_each(|Broken { first, last, .. }| {
-            self.wrap(self.db.delete_file_in_range_cf(handle, first, last))
+            self.wrap(self.db.delete_file_in_range_cf(&handle, first, last))
         })
     }
 
@@ -275,8 +313,7 @@ impl Rocks {
     /// # Errors
     /// [`Error`] when RocksDB cannot tell.
     pub fn first_keys(&self, family: &str) -> Result<Vec<(PathBuf, Vec<u8>)>, Error> {
-        let files = self.wrap(self.db.live_files())?;
-        let own = files.into_iter().filter(|file| file.column_family_name == family);
+        let own = self.live_files(family)?.into_iter();
         let path = |name: &str| self.path.join(name.trim_start_matches('/'));
         Ok(own.map(|file| (path(&file.name), file.start_key.unwrap_or_default())).collect())
     }
@@ -295,16 +332,19 @@ impl Rocks {
     /// # Errors
     /// [`Error`] when RocksDB cannot tell.
     pub fn files(&self, family: &str) -> Result<Vec<(u64, i32, u64)>, Error> {
-        let files = self.wrap(self.db.live_files())?;
-        let own = files.into_iter().filter(|file| file.column_family_name == family);
+        let own = self.live_files(family)?.into_iter();
         Ok(own.map(|file| (file.size as u64, file.level, file.num_entries)).collect())
     }
 }
 
 impl Batch<'_> {
-    fn with(&mut self, family: &str, write: impl FnOnce(&mut rocksdb::WriteBatch, &rocksdb::ColumnFamily)) {
+    fn with(
+        &mut self,
+        family: &str,
+        write: impl FnOnce(&mut rocksdb::WriteBatch, &Arc<BoundColumnFamily<'_>>),
+    ) {
         match self.db.map(|db| db.family(family)) {
-            Some(Ok(handle)) => write(&mut self.inner, handle),
+            Some(Ok(handle)) => write(&mut self.inner, &handle),
             Some(Err(error)) => self.failed = Some(error),
             None => self.failed = Some(Error::Invalid("a batch without a database".to_owned())),
         }
@@ -340,7 +380,7 @@ impl Batch<'_> {
 
 /// A place in a range of a family.
 pub struct Cursor<'a> {
-    inner: rocksdb::DBRawIterator<'a>,
+    inner: DBRawIteratorWithThreadMode<'a, Db>,
     path: &'a Path,
 }
 

@@ -141,3 +141,83 @@ fn a_file_that_is_gone_costs_only_its_keys() {
     assert_eq!(rocks.broken("plain").unwrap(), []);
     assert_eq!(keys_of(&rocks, "plain").unwrap(), [vec![0, 1], vec![1, 1], vec![3, 1]]);
 }
+
+/// Sorted files of a database, with what is to become of them.
+fn harm(dir: &Path, harm: impl Fn(&Path)) {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "sst")).for_each(|path| harm(&path));
+}
+
+#[test]
+fn a_family_that_is_written_anew_is_rid_of_damaged_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { families: families(), tolerant: true, ..Options::default() };
+    let mut rocks = open(dir.path());
+    for round in 0..3u8 {
+        for n in 0..2u8 {
+            let mut batch = rocks.batch();
+            batch.put("plain", &[1, n], &[round]);
+            batch.put("packed", &[1], &[round]);
+            rocks.write(batch, true).unwrap();
+            // Both are files of the first level, of which RocksDB lets nobody drop one.
+            rocks.flush("plain").unwrap();
+        }
+        assert!(rocks.files("plain").unwrap().iter().all(|(_, level, _)| *level == 0));
+        drop(rocks);
+        harm(dir.path(), |path| std::fs::remove_file(path).unwrap());
+        rocks = Rocks::open(dir.path(), &options).unwrap();
+        assert!(keys_of(&rocks, "plain").is_err());
+        let reader = rocks.cursor("plain", &[], &[9]).unwrap();
+        rocks
+            .renew::<Error>("plain", &mut |fresh| {
+                (0..100u8).try_for_each(|n| fresh.put(&[3, n], &[n; 50_000]))
+            })
+            .unwrap();
+        assert!(reader.status().is_err(), "who reads what was there before goes on with that");
+        drop(reader);
+        for _ in 0..2 {
+            assert_eq!(keys(&rocks, "plain").len(), 100);
+            assert!(rocks.get("plain", &[1, 0]).unwrap().is_none());
+            assert_eq!(rocks.get("packed", &[1]).unwrap().as_deref(), Some(&[round][..]));
+            drop(rocks);
+            let looked = Rocks::open_read_only(dir.path(), &options).unwrap();
+            assert_eq!(keys(&looked, "plain").len(), 100);
+            rocks = Rocks::open(dir.path(), &options).unwrap();
+        }
+        let listed = Db::list_cf(&rocksdb::Options::default(), dir.path()).unwrap();
+        assert_eq!(listed.len(), 3, "the former one is gone: {listed:?}");
+        let mut batch = rocks.batch();
+        batch.delete_range("plain", &[3], &[4]);
+        rocks.write(batch, true).unwrap();
+    }
+}
+
+#[test]
+fn a_family_counts_only_when_it_was_written_anew_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = open(dir.path());
+    let mut batch = rocks.batch();
+    batch.put("plain", b"a", b"1");
+    rocks.write(batch, true).unwrap();
+    let failed = rocks.renew("plain", &mut |fresh| {
+        fresh.put(b"b", b"2")?;
+        Err(Error::Invalid("no".to_owned()))
+    });
+    assert_eq!(failed, Err(Error::Invalid("no".to_owned())));
+    assert_eq!(keys(&rocks, "plain"), [b"a".to_vec()]);
+    // As a crash before the end leaves it, and then one behind it.
+    drop(rocks);
+    for (last, expected) in [(None, b"a"), (Some(LAST_KEY), b"b")] {
+        let rocks = open(dir.path());
+        rocks.db.create_cf("plain~2", &rocksdb::Options::default()).unwrap();
+        let handle = rocks.db.cf_handle("plain~2").unwrap();
+        rocks.db.put_cf(&handle, b"b", b"2").unwrap();
+        last.into_iter().for_each(|last| rocks.db.put_cf(&handle, last, b"").unwrap());
+        drop(handle);
+        drop(rocks);
+        let looked =
+            Rocks::open_read_only(dir.path(), &Options { families: families(), ..Options::default() });
+        assert_eq!(keys_of(&looked.unwrap(), "plain").unwrap(), [expected.to_vec()]);
+        assert_eq!(keys_of(&open(dir.path()), "plain").unwrap(), [expected.to_vec()]);
+    }
+}

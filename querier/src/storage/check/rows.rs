@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use tricord_model::{Labels, Seq, ShardId, Tenant};
 use tricord_rocks::Rocks;
 
-use super::{Check, Finding, REPLACE};
-use crate::storage::Error;
+use super::{Check, Finding, REPLACE, RESTORE};
 use crate::storage::head::payload::decode_metadata;
 use crate::storage::keys::{self, Row};
+use crate::storage::mend::RowsHealth;
 use crate::storage::state::{StoredShard, checked, id_of, read_delta, stored_shards};
+use crate::storage::{Error, deletes};
 
 /// Reads a row's key and value.
 type ReadRow<'r> = &'r dyn Fn(&[u8], &[u8]) -> Result<(), Error>;
@@ -21,7 +22,17 @@ impl Check<'_> {
     /// Looks at all rows; answers the bases of those that count.
     pub(super) fn rows(&mut self, rocks: &Rocks) -> Result<Bases, Error> {
         let mut bases = Bases::new();
-        let shards = stored_shards(rocks, self.ledger.shards.keys().copied())?;
+        let health = RowsHealth::default();
+        let shards = match stored_shards(rocks, self.ledger.shards.keys().copied(), &health) {
+            // Without a ledger nothing says which shards there were.
+            Err(error) if error.is_damage() => {
+                let place = rocks.path().display().to_string();
+                let lost = "which shards there are: the node does not start";
+                self.find(&place, format!("rows of shards: {error}"), lost, RESTORE);
+                return Ok(bases);
+            }
+            shards => shards?,
+        };
         let total = shards.len() as u64;
         for (at, StoredShard { id, meta, is_void }) in shards.into_iter().enumerate() {
             self.tell("rows of shards", at as u64, total);
@@ -39,7 +50,10 @@ impl Check<'_> {
                         self.damaged_rows(rocks, id, what);
                     }
                 }
-                Err(error) => self.damaged_rows(rocks, id, error.to_string()),
+                Err(error) => {
+                    self.damaged_rows(rocks, id, error.to_string());
+                    continue;
+                }
             }
             if let Err(error) = self.content(rocks, id) {
                 if !error.is_damage() {
@@ -78,6 +92,7 @@ impl Check<'_> {
             id_of(key).map(drop)
         })?;
         each(Row::Delta, &|key, row| read_delta(row).and_then(|_| id_of(key)).map(drop))?;
+        each(Row::Tombstone, &|_, row| deletes::decode(checked(row)?.rest(), Seq(0)).map(drop))?;
         each(Row::Metadata, &|_, row| decode_metadata(&mut checked(row)?).map(drop))
     }
 }

@@ -118,6 +118,11 @@ impl Opened {
         self.index.last(shard).seq
     }
 
+    /// The epoch of a shard's last entry, under which the shard was at least.
+    pub(crate) fn last_epoch(&self, shard: ShardId) -> Epoch {
+        self.index.last(shard).epoch
+    }
+
     /// Whether all entries after one are there, and any at all.
     pub(crate) fn reaches_back_to(&self, shard: ShardId, seq: Seq) -> bool {
         self.index.places(shard, seq, 1).is_some_and(|places| !places.is_empty())

@@ -48,6 +48,7 @@ fn directory() -> Node {
     let samples = |n| (0..20).map(|at| (DAY + 13 * WINDOW + at, value(n, at))).collect::<Vec<_>>();
     node.write(0, batch((0..2000).map(|n| series("wide", n, &samples(n))).collect()));
     node.store().flush().unwrap();
+    renew_rows(&node);
     node.store().inner.rocks.flush(keys::STATE).unwrap();
     node.write(1, batch((0..200).map(|n| series("late", n, &samples(n))).collect()));
     node.store().flush().unwrap();
@@ -57,6 +58,21 @@ fn directory() -> Node {
     }
     node.store = None;
     node
+}
+
+/// Writes the rows anew, as is done where some of them cannot be read.
+fn renew_rows(node: &Node) {
+    let inner = &node.store().inner;
+    let mut rows = Vec::new();
+    let gather = &mut |key: &[u8], value: &[u8]| {
+        rows.push((key.to_vec(), value.to_vec()));
+        Ok(true)
+    };
+    inner.rocks.scan::<Error>(keys::STATE, &[], &[0xff; 8], gather).unwrap();
+    let fill = &mut |fresh: &mut tricord_rocks::Fresh<'_>| {
+        rows.iter().try_for_each(|(key, value)| fresh.put(key, value))
+    };
+    inner.rocks.renew::<tricord_rocks::Error>(keys::STATE, fill).unwrap();
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

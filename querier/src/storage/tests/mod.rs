@@ -10,6 +10,7 @@ mod merges;
 mod model;
 mod removal;
 mod replicas;
+mod rows;
 mod writes;
 
 use std::collections::BTreeMap;
