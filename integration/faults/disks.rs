@@ -5,12 +5,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result};
 use tricord_testkit::{LocalCluster, Shape, eventually};
 
 use super::oracle::{Writer, acknowledges, written};
-use super::{BINARY, LIMIT, faces, healthy, status};
+use super::{BINARY, LIMIT, faces, healthy, left_out};
 
 /// Writes a second; a sync takes a few.
 const WRITES_PER_S: u32 = 4;
@@ -74,16 +73,7 @@ async fn a_node_with_a_slow_disk_is_left_out_until_it_is_quick() -> Result<()> {
     let slow = cluster.member("querier-2")?.clone();
     disk.take_in(slow.pid)?;
     disk.limit(WRITES_PER_S)?;
-    let left_out = async || {
-        let status = status(&metadata).await?;
-        let shards = status["shards"].as_array().context("no shards")?;
-        let in_sync =
-            |shard: &&Value| shard["in_sync"].as_array().is_none_or(|nodes| nodes.contains(&slow.id.into()));
-        let waiting = shards.iter().filter(in_sync).count();
-        ensure!(waiting == 0, "{waiting} shards wait for the slow one");
-        Ok(())
-    };
-    eventually(LIMIT, left_out).await?;
+    eventually(LIMIT, || left_out(&metadata, slow.id)).await?;
     eventually(LIMIT, || acknowledges(&ingester)).await?;
 
     disk.limit(0)?;

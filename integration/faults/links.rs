@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result};
 use tricord_testkit::{LocalCluster, Shape, SlowLink, eventually};
 
 use super::oracle::{Writer, acknowledges, written};
-use super::{BINARY, LIMIT, faces, healthy, status};
+use super::{BINARY, LIMIT, faces, healthy, left_out};
 
 const HELD_BACK: Duration = Duration::from_millis(500);
 
@@ -27,17 +26,7 @@ async fn a_node_behind_a_slow_link_is_left_out_until_it_is_quick() -> Result<()>
     eventually(LIMIT, || written(proxy.clone())).await?;
 
     link.hold_back(HELD_BACK);
-    let left_out = async || {
-        let status = status(&metadata).await?;
-        let shards = status["shards"].as_array().context("no shards")?;
-        let in_sync =
-            |shard: &&Value| shard["in_sync"].as_array().is_none_or(|nodes| nodes.contains(&slow.id.into()));
-        let waiting = shards.iter().filter(in_sync).count();
-        let led = shards.iter().filter(|shard| shard["primary"] == slow.id).count();
-        ensure!(waiting == 0, "{waiting} shards wait for the slow one, which leads {led}");
-        Ok(())
-    };
-    eventually(LIMIT, left_out).await?;
+    eventually(LIMIT, || left_out(&metadata, slow.id)).await?;
     eventually(LIMIT, || acknowledges(&ingester)).await?;
 
     link.hold_back(Duration::ZERO);

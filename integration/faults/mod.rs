@@ -34,6 +34,19 @@ pub(crate) async fn status(metadata: &str) -> Result<serde_json::Value> {
     Ok(serde_json::from_str(&tricord(&["cluster", "status", "--json", "--metadata", metadata]).await?)?)
 }
 
+/// No shard counts on a node: it leads none, and none waits for it.
+async fn left_out(metadata: &str, node: u64) -> Result<()> {
+    let status = status(metadata).await?;
+    let shards = status["shards"].as_array().context("no shards")?;
+    let led = shards.iter().filter(|shard| shard["primary"] == node).count();
+    let counts = |shard: &&serde_json::Value| {
+        shard["in_sync"].as_array().is_none_or(|nodes| nodes.contains(&node.into()))
+    };
+    let waiting = shards.iter().filter(counts).count();
+    ensure!(waiting == 0, "{waiting} shards wait for node {node}, which leads {led}");
+    Ok(())
+}
+
 /// All shards have all their copies in sync and a primary, as metadata sees it.
 async fn healthy(metadata: &str) -> Result<()> {
     let status = status(metadata).await?;
