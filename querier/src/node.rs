@@ -78,6 +78,7 @@ pub async fn start(config: Config, deps: Deps, shutdown: Shutdown) -> Result<Que
         cluster_id: identity.cluster_id.clone(),
         store: store.clone(),
         cluster: deps.cluster.clone(),
+        dir,
         timing,
         snapshot_bytes_per_s: config.snapshot_bytes_per_s,
         metrics: metrics.clone(),

@@ -126,6 +126,9 @@ impl Replicas {
             if let Some(hosted) = self.shard(ShardId(ack.shard)) {
                 self.machine(&hosted, |machine, now_ms| {
                     machine.peer_stored(now_ms, peer.node, Epoch(ack.epoch));
+                    if ack.asks_after > 0 {
+                        machine.asked_after(peer.node, Epoch(ack.asks_after));
+                    }
                     if ack.accepted {
                         let (number, leaving, finds_slow) = (pulse.number, ack.leaving, answer.finds_slow);
                         let answer = BeaconAnswer { number, sent_ms, leaving, finds_slow };
@@ -171,9 +174,17 @@ impl Replicas {
         let Some(hosted) = self.shard(ShardId(shard.shard)) else {
             return pb::BeaconShardAck { shard: shard.shard, ..Default::default() };
         };
-        let (verdict, stored, durable, leaving) = self.machine(&hosted, |machine, now_ms| {
+        let (verdict, answer) = self.machine(&hosted, |machine, now_ms| {
             let verdict = machine.beacon(now_ms, from, epoch, Seq(shard.committed_seq), grant);
-            (verdict, machine.stored_epoch(), machine.durable_seq(), machine.is_leaving())
+            let answer = pb::BeaconShardAck {
+                shard: shard.shard,
+                epoch: machine.stored_epoch().0,
+                accepted: verdict == BeaconVerdict::Accepted,
+                durable_seq: machine.durable_seq().0,
+                leaving: machine.is_leaving(),
+                asks_after: machine.asks_after().map_or(0, |epoch| epoch.0),
+            };
+            (verdict, answer)
         });
         if verdict == BeaconVerdict::StoreEpoch {
             // The next beacon finds it stored; this one does not wait for the disk, since it speaks for other shards too.
@@ -185,12 +196,6 @@ impl Replicas {
                 }
             });
         }
-        pb::BeaconShardAck {
-            shard: shard.shard,
-            epoch: stored.0,
-            accepted: verdict == BeaconVerdict::Accepted,
-            durable_seq: durable.0,
-            leaving,
-        }
+        answer
     }
 }

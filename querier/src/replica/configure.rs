@@ -87,7 +87,7 @@ impl Replicas {
         }
         let min_insync = map.min_insync as usize;
         let mut work = futures::stream::FuturesUnordered::new();
-        for config in map.shards.iter().filter(|config| self.concerns(config)) {
+        for config in map.shards.iter().filter(|config| self.concerns(map, config)) {
             let (replicas, config) = (self.clone(), config.clone());
             work.push(async move {
                 replicas.let_proposal_end(config.shard).await;
@@ -108,8 +108,20 @@ impl Replicas {
         }
     }
 
-    fn concerns(&self, config: &ShardConfig) -> bool {
-        config.holds(self.node) || self.shard(config.shard).is_some()
+    fn concerns(&self, map: &ShardMap, config: &ShardConfig) -> bool {
+        if self.shard(config.shard).is_some() {
+            return true;
+        }
+        let is_old = config.holds(self.node) && !self.floor.allows(map.version);
+        if is_old {
+            let (shard, version) = (config.shard.0, map.version);
+            tracing::warn!(
+                shard,
+                version,
+                "a shard is not made: this map is older than one that was followed before"
+            );
+        }
+        config.holds(self.node) && !is_old
     }
 
     /// Adopts one shard's configuration.
@@ -195,8 +207,9 @@ impl Replicas {
             if !hosted.peek(|machine| machine.may_leave(config.epoch)) {
                 continue;
             }
-            let (replicas, id) = (self.clone(), hosted.id);
+            let (replicas, id, version) = (self.clone(), hosted.id, map.version);
             let dropped = blocking(move || {
+                replicas.forget_after(version)?;
                 replicas.shards.write().remove(&id);
                 replicas.store.drop_shard(id)
             });

@@ -5,6 +5,7 @@ mod backup;
 mod beacon;
 mod chunks;
 mod configure;
+mod floor;
 mod hosted;
 mod propose;
 mod receive;
@@ -16,6 +17,7 @@ mod snapshot;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -30,7 +32,8 @@ use tricord_wire::{Error, ErrorKind};
 pub(crate) use hosted::{Acknowledged, Hosted};
 
 use crate::metrics::Metrics;
-use crate::storage::Store;
+use crate::storage::{self, Store};
+use floor::Floor;
 use hosted::State;
 use send::Peer;
 
@@ -40,6 +43,7 @@ pub(crate) struct Replicas {
     pub(crate) cluster_id: String,
     pub(crate) store: Arc<Store>,
     cluster: Cluster,
+    floor: Floor,
     timing: Timing,
     metrics: Metrics,
     origin: Instant,
@@ -70,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) cluster_id: String,
     pub(crate) store: Arc<Store>,
     pub(crate) cluster: Cluster,
+    /// Where the node keeps its identity.
+    pub(crate) dir: PathBuf,
     pub(crate) timing: Timing,
     pub(crate) snapshot_bytes_per_s: u64,
     pub(crate) metrics: Metrics,
@@ -93,6 +99,7 @@ impl Replicas {
             cluster_id: parts.cluster_id,
             store: parts.store,
             cluster: parts.cluster,
+            floor: Floor::open(&parts.dir),
             timing: parts.timing,
             metrics: parts.metrics,
             origin: Instant::now(),
@@ -127,6 +134,11 @@ impl Replicas {
 
     pub(crate) fn shard(&self, shard: ShardId) -> Option<Arc<Hosted>> {
         self.shards.read().get(&shard).cloned()
+    }
+
+    /// Whether this is the shard's machine still, and not one whose data was let go.
+    fn is_hosted(&self, hosted: &Arc<Hosted>) -> bool {
+        self.shard(hosted.id).is_some_and(|current| Arc::ptr_eq(&current, hosted))
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Hosted>> {
@@ -231,6 +243,12 @@ impl Replicas {
         } else if shards > 0 {
             tracing::info!(shards, "others go on with this node's shards");
         }
+    }
+
+    /// Before the store forgets a shard, with the epoch that was stored for it: only newer maps may make it again.
+    /// Blocks for the disk.
+    fn forget_after(&self, version: u64) -> Result<(), storage::Error> {
+        self.floor.raise(version.max(self.cluster.map().version))
     }
 
     /// Tells the store what of its log the replicas lack that follow this node.

@@ -66,6 +66,11 @@ impl Replicas {
         entries: Vec<pb::LogEntry>,
     ) -> Result<Ack, storage::Error> {
         let turn = hosted.turn.lock().await;
+        if !self.is_hosted(hosted) {
+            // It was let go while this message waited: what its machine believes to have is not there any more.
+            let (epoch, durable, committed) = (Epoch(0), Position::default(), Seq(0));
+            return Ok(Ack { epoch, result: AckResult::NotReplica, durable, committed });
+        }
         self.withhold(hosted, message.epoch)?;
         loop {
             match self.machine(hosted, |machine, _| machine.receive(from, &message)) {
@@ -105,7 +110,7 @@ impl Replicas {
     ) -> Result<Ack, storage::Error> {
         if let Some(appended) = appended {
             appended.await.unwrap_or_else(|_| Err(storage::Error::Closed("the log is closed".to_owned())))?;
-            self.machine(hosted, |machine, now_ms| machine.durable(now_ms, end.seq));
+            self.machine(hosted, |machine, now_ms| machine.durable_at(now_ms, end));
             hosted.progressed.notify_waiters();
         } else {
             // Entries of an earlier message that was given up may still be on their way to the disk.

@@ -1,4 +1,5 @@
 //! Copies that are damaged here: they ask to be left out, begin anew as joiners, and are copied again from another replica.
+//! What a copy does next its machine says (`tricord_replication::Renewal`).
 //!
 //! What is there stays in its place until a snapshot comes, and serves nobody meanwhile: if no other replica can give
 //! one, nothing more is lost.
@@ -9,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tricord_model::{Epoch, ShardId};
-use tricord_replication::Position;
+use tricord_replication::{Position, Renewal, Shard};
 use tricord_runtime::blocking;
 
 use super::{Hosted, Replicas};
@@ -30,17 +31,6 @@ struct Damaged {
     renewed: HashMap<ShardId, Instant>,
 }
 
-/// What a replica that is damaged can do about it.
-enum Step {
-    /// It asks to be left out.
-    Leave,
-    /// It is out, and nobody counts on what it holds.
-    BeginAnew,
-    /// It is about to be let in, and leaves then.
-    Join,
-    Wait,
-}
-
 impl Replicas {
     /// Renews damaged copies until shutdown.
     pub(super) async fn renew_damaged(self: Arc<Self>) {
@@ -59,7 +49,7 @@ impl Replicas {
                 match self.store.damage(hosted.id) {
                     Some(damage) => self.renew(&hosted, &damage, &mut damaged).await,
                     None if damaged.leaving.remove(&hosted.id) => {
-                        self.machine(&hosted, |machine, _| machine.stay());
+                        self.machine(&hosted, |machine, now_ms| machine.stay(now_ms));
                     }
                     None => {}
                 }
@@ -73,46 +63,41 @@ impl Replicas {
         damage: &storage::Error,
         Damaged { leaving, renewed }: &mut Damaged,
     ) {
-        let (node, shard) = (self.node, hosted.id.0);
-        let step = hosted.peek(|machine| {
-            let view = machine.view();
-            match (view.in_sync.contains(&node), view.joining.contains(&node)) {
-                (true, _) if view.in_sync.len() > 1 => Step::Leave,
-                (false, true) if machine.may_begin_anew() => Step::BeginAnew,
-                (false, true) if machine.durable_seq().0 > 0 => Step::Join,
-                _ => Step::Wait,
-            }
-        });
-        match step {
-            Step::Leave if renewed.get(&hosted.id).is_some_and(|at| at.elapsed() < AGAIN_AFTER) => {}
-            Step::Leave if leaving.insert(hosted.id) => {
+        let shard = hosted.id.0;
+        match hosted.peek(Shard::renewal) {
+            Renewal::Leave if renewed.get(&hosted.id).is_some_and(|at| at.elapsed() < AGAIN_AFTER) => {}
+            Renewal::Leave if leaving.insert(hosted.id) => {
                 renewed.insert(hosted.id, Instant::now());
                 tracing::warn!(shard, %damage, "this copy of the shard is damaged: it is to be copied again from another");
                 self.machine(hosted, |machine, _| machine.resign());
             }
-            Step::BeginAnew => {
+            Renewal::BeginAnew | Renewal::Ask => {
                 leaving.remove(&hosted.id);
                 let _turn = hosted.turn.lock().await;
                 self.begin_anew(hosted);
             }
-            Step::Join if leaving.remove(&hosted.id) => self.machine(hosted, |machine, _| machine.stay()),
-            Step::Leave | Step::Join | Step::Wait => {}
+            Renewal::Leave | Renewal::Wait => {}
         }
     }
 
-    /// Says that a joiner holds nothing, so that it gets everything. The caller has the shard's turn.
+    /// Says that a joiner holds nothing, so that it gets everything, or asks for an epoch in which it may say so. The caller
+    /// has the shard's turn.
     fn begin_anew(self: &Arc<Self>, hosted: &Arc<Hosted>) {
-        let begun = self.machine(hosted, |machine, _| {
-            let may = machine.may_begin_anew() && machine.last().seq.0 > 0;
-            if may {
-                machine.installed(Position::default());
+        let (renewal, asks) = self.machine(hosted, |machine, now_ms| {
+            let (renewal, asked) = (machine.renewal(), machine.asks_after());
+            match renewal {
+                Renewal::BeginAnew => machine.installed(Position::default()),
+                Renewal::Ask => machine.ask_for_epoch(),
+                Renewal::Leave | Renewal::Wait => return (renewal, false),
             }
-            machine.stay();
-            may
+            machine.stay(now_ms);
+            (renewal, asked != machine.asks_after())
         });
-        if begun {
+        if renewal == Renewal::BeginAnew {
             self.metrics.renewed.inc();
             tracing::info!(shard = hosted.id.0, "a damaged copy begins anew");
+        } else if asks {
+            tracing::info!(shard = hosted.id.0, "a damaged copy is counted on, and asks for another epoch");
         }
     }
 
@@ -126,17 +111,12 @@ impl Replicas {
         if self.store.damage(hosted.id).is_none() {
             return Ok(());
         }
-        let (known, is_joiner) = hosted.peek(|machine| {
-            let view = machine.view();
-            (view.epoch, !view.in_sync.contains(&self.node))
-        });
-        if known < epoch {
-            let text =
-                "this copy is damaged, and its place in the newest configuration is not known here yet";
-            return Err(storage::Error::Corrupt(text.to_owned()));
-        }
-        if is_joiner {
+        if hosted.peek(|machine| machine.view().epoch >= epoch) {
             self.begin_anew(hosted);
+        }
+        if hosted.peek(|machine| machine.withholds(epoch)) {
+            let text = "this copy is damaged, and cannot begin anew in the newest configuration yet";
+            return Err(storage::Error::Corrupt(text.to_owned()));
         }
         Ok(())
     }
@@ -147,8 +127,9 @@ impl Replicas {
         if last.0 > 0 || self.store.position(hosted.id).seq.0 == 0 {
             return Ok(());
         }
-        let (store, shard) = (self.store.clone(), hosted.id);
+        let (replicas, store, shard) = (self.clone(), self.store.clone(), hosted.id);
         blocking(move || {
+            replicas.forget_after(0)?;
             store.drop_shard(shard)?;
             store.create_shard(shard)?;
             store.store_epoch(shard, epoch)

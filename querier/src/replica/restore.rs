@@ -160,7 +160,7 @@ impl Replicas {
     ) -> Result<(), Error> {
         let _order = hosted.order.lock();
         let answered = hosted.peek(Shard::stored_epoch);
-        let filled = self.store.install_backup(hosted.id, last, chunks);
+        let filled = self.forget_after(0).and_then(|()| self.store.install_backup(hosted.id, last, chunks));
         let ready = match &filled {
             Ok(()) => Ok(()),
             Err(_) => self.store.create_shard(hosted.id),

@@ -104,7 +104,7 @@ impl Replicas {
         let _turn = hosted.turn.lock().await;
         let (from, epoch) = (NodeId(header.from_node), Epoch(header.epoch));
         let end = Seq(header.last_seq);
-        match hosted.peek(|machine| machine.judge_snapshot(from, epoch, end)) {
+        match self.machine(&hosted, |machine, _| machine.judge_snapshot(from, epoch, end)) {
             SnapshotVerdict::Install => {}
             SnapshotVerdict::Held(held) => {
                 return Ok(pb::SnapshotResponse { shard: shard.0, durable_seq: held.0 });
@@ -131,6 +131,7 @@ impl Replicas {
         chunks: &mut dyn Iterator<Item = Result<Vec<u8>, storage::Error>>,
     ) -> Result<(), Error> {
         let _order = hosted.order.lock();
+        self.forget_after(0)?;
         let position = storage::Position { seq: end.seq, epoch: end.epoch };
         let mut counted = chunks.inspect(|chunk| {
             let bytes = chunk.as_ref().map_or(0, Vec::len);

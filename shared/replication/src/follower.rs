@@ -14,7 +14,7 @@ pub(crate) struct Follower {
     verified: Seq,
     /// Whether it equals the primary's at least up to where the epoch began.
     reconciled: bool,
-    read_until_ms: u64,
+    pub(crate) read_until_ms: u64,
     leader_committed: Seq,
 }
 
@@ -104,7 +104,7 @@ pub enum SnapshotVerdict {
     Install,
     /// The replica has stored the primary's entries up to this one already: answer so.
     Held(Seq),
-    /// The sender has nothing to install here (any more).
+    /// The sender has nothing to install here (any more), or not under this epoch.
     Refused,
 }
 
@@ -241,22 +241,21 @@ impl Shard {
     }
 
     /// Whether a snapshot from `from` under `epoch` that ends at `end` may replace this replica: never one that is in
-    /// sync, nor one that has stored as much already, which a snapshot that was long on its way would take back.
+    /// sync, nor one that has stored as much already, which a snapshot that was long on its way would take back, or may
+    /// have done so before its process started.
     #[must_use]
-    pub fn judge_snapshot(&self, from: NodeId, epoch: Epoch, end: Seq) -> SnapshotVerdict {
-        let joining = self.view.joining.contains(&self.node) && !self.view.in_sync.contains(&self.node);
-        let known = self.view.epoch == self.stored_epoch && epoch == self.stored_epoch;
-        if !known || !joining || self.view.primary != Some(from) {
+    pub fn judge_snapshot(&mut self, from: NodeId, epoch: Epoch, end: Seq) -> SnapshotVerdict {
+        if !self.joins() || epoch != self.stored_epoch || self.view.primary != Some(from) {
             return SnapshotVerdict::Refused;
         }
-        match &self.role {
-            Role::Follower(follower)
-                if follower.epoch == epoch && Seq(0) < end && end <= follower.verified =>
-            {
-                SnapshotVerdict::Held(follower.verified.min(self.log.durable()))
-            }
-            _ => SnapshotVerdict::Install,
+        if let Role::Follower(follower) = &self.role
+            && follower.epoch == epoch
+            && Seq(0) < end
+            && end <= follower.verified
+        {
+            return SnapshotVerdict::Held(follower.verified.min(self.log.durable()));
         }
+        if self.may_be_replaced() { SnapshotVerdict::Install } else { SnapshotVerdict::Refused }
     }
 
     /// Notes that a snapshot which ends at `end` was installed, or that an installation failed and left the replica
@@ -289,7 +288,7 @@ impl Shard {
         self.foreign_answer_ms = Some(now_ms);
         if let Role::Follower(follower) = &mut self.role {
             follower.leader_committed = follower.leader_committed.max(committed);
-            if let Some((answered_ms, grant_ms)) = grant {
+            if let Some((answered_ms, grant_ms)) = grant.filter(|(at, _)| *at >= self.grants_from_ms) {
                 follower.read_until_ms = follower.read_until_ms.max(answered_ms + grant_ms);
             }
         }

@@ -1,7 +1,7 @@
 //! Giving up the primary's role in good order: whom a primary that stops, or whose disk fails it, would rather see in its
 //! place, and how its successor is spared the wait for leases that are known to be over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tricord_model::{Epoch, NodeId};
 
@@ -54,6 +54,45 @@ impl Retired {
     }
 }
 
+/// What a primary knows of the leases from before its tenure, and of their holders.
+#[derive(Debug)]
+pub(crate) struct Before {
+    /// The epochs of which it may be told that leases from before them are over, first and last.
+    told_of: (Epoch, Epoch),
+    /// When it was told. It then need not wait for those that have no part in what it acknowledges, …
+    released_ms: Option<u64>,
+    /// … except for these: they may answer by such a lease until they hear of this tenure. As long as they are in sync
+    /// they do before anything is acknowledged.
+    unheard: BTreeSet<NodeId>,
+}
+
+impl Before {
+    /// Before a tenure that begins with `view` after `former`, the last configuration that is known here.
+    pub(crate) fn new(former: &View, view: &View) -> Self {
+        // The primary may have missed the epoch in which it was named; nobody else led then. Who could hold a lease was in
+        // sync in that one, so it had a place in the one before.
+        let missed_one = former.epoch > Epoch(0) && former.epoch.0 + 2 == view.epoch.0;
+        let earliest = if missed_one { Epoch(view.epoch.0 - 1) } else { view.epoch };
+        let led = |id: &&NodeId| former.primary != Some(**id);
+        let earlier = former.in_sync.iter().chain(&former.joining).filter(led).filter(|_| missed_one);
+        let unheard = earlier.chain(&view.in_sync).filter(|id| view.primary != Some(**id)).copied();
+        Self { told_of: (earliest, view.epoch), released_ms: None, unheard: unheard.collect() }
+    }
+
+    /// A replica has stored an epoch of this tenure.
+    pub(crate) fn heard(&mut self, node: NodeId) {
+        self.unheard.remove(&node);
+    }
+
+    /// Those of them that are not in sync any more, and until when they may answer.
+    pub(crate) fn granted(&mut self, in_sync: &[NodeId], lease_ms: u64) -> Vec<(NodeId, u64)> {
+        let Some(released_ms) = self.released_ms else { return Vec::new() };
+        let gone: Vec<NodeId> = self.unheard.iter().filter(|id| !in_sync.contains(id)).copied().collect();
+        self.unheard.retain(|id| in_sync.contains(id));
+        gone.into_iter().map(|id| (id, released_ms + lease_ms)).collect()
+    }
+}
+
 impl Shard {
     /// Asks for another primary from the next tick on, if this replica is one; as a follower it answers no more queries
     /// and asks to be left out. For a node that is about to stop; it takes entries until then.
@@ -61,21 +100,18 @@ impl Shard {
         self.resigning = true;
     }
 
-    /// Takes [`Shard::resign`] back, unless the log has failed.
-    pub fn stay(&mut self) {
-        self.resigning = self.log_failed;
-    }
-
-    /// Whether this replica may throw away what it holds, and tell it with [`Shard::installed`] of the default position:
-    /// it joins, and has stored nothing under this epoch yet, so nobody counts on what it had.
-    #[must_use]
-    pub fn may_begin_anew(&self) -> bool {
-        let joins = self.view.joining.contains(&self.node) && !self.view.in_sync.contains(&self.node);
-        let untouched = match &self.role {
-            Role::Follower(follower) => follower.epoch == self.stored_epoch && follower.is_untouched(),
-            Role::Idle | Role::Primary(_) => false,
-        };
-        joins && untouched && self.view.epoch == self.stored_epoch
+    /// Takes [`Shard::resign`] back, unless the log has failed. The primary may have gone on without waiting for whom it
+    /// had allowed to answer queries before it heard that this replica leaves: those grants are void, and so are those on
+    /// their way. One counts again that was given for an answer from after this moment, which did not say so any more.
+    pub fn stay(&mut self, now_ms: u64) {
+        if !self.resigning || self.log_failed {
+            return;
+        }
+        self.resigning = false;
+        self.grants_from_ms = now_ms + 1;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.read_until_ms = 0;
+        }
     }
 
     /// Notes that the log takes no more entries until the process starts again: nothing is written from here on, and
@@ -170,20 +206,24 @@ impl Shard {
 
     /// Another replica says that every lease from before `epoch` is over, and that this one is the primary then.
     pub fn released(&mut self, now_ms: u64, epoch: Epoch) {
-        self.released = self.released.max(epoch);
-        let over = matches!(&self.role, Role::Primary(primary) if self.is_released(primary.first_epoch));
-        if let Role::Primary(primary) = &mut self.role
-            && over
-        {
-            primary.serve_after_ms = primary.serve_after_ms.min(now_ms);
-            self.advance(now_ms);
+        // An earlier process may have led in that epoch, and what it granted is forgotten.
+        if epoch > self.boot_epoch {
+            self.released = self.released.max(epoch);
         }
+        self.use_release(now_ms);
     }
 
-    /// Whether leases from before an epoch in which this replica leads are known to be over. It may have missed the epoch
-    /// that it was told of, but then nobody else led in that one.
-    pub(crate) fn is_released(&self, epoch: Epoch) -> bool {
-        self.released > Epoch(0) && epoch.0 <= self.released.0 + 1
+    /// Serves from now on if leases from before this tenure are known to be over.
+    pub(crate) fn use_release(&mut self, now_ms: u64) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let (earliest, latest) = primary.before.told_of;
+        let is_told = earliest <= self.released && self.released <= latest;
+        if is_told && primary.before.released_ms.is_none() {
+            primary.before.released_ms = Some(now_ms);
+            primary.serve_after_ms = primary.serve_after_ms.min(now_ms);
+            self.hold_for_removed(now_ms);
+            self.advance(now_ms);
+        }
     }
 
     /// Whether this primary waits for answers to beacons before it may serve, or acknowledge: they are worth hurrying.

@@ -12,10 +12,12 @@
 //! - an entry is identified by its `(epoch, sequence)`: a primary that restarts never appends under the epoch it had
 //!   before, it asks for the next one first;
 //! - whoever holds entries of older epochs after the sequence at which an epoch began cuts them ([`Verdict::Cut`]);
+//! - what a replica may have acknowledged under an epoch it throws away under a later one only (`anew`);
 //! - while a change of the in-sync set is in doubt, acknowledgements and leases need both sets;
 //! - the primary acknowledges and serves only while every in-sync follower answered a beacon within the lease; a new
 //!   primary begins only when a lease that it helped to renew has run out everywhere.
 
+mod anew;
 mod beacon;
 mod follower;
 mod handover;
@@ -26,6 +28,7 @@ mod progress;
 mod propose;
 mod shard;
 
+pub use anew::Renewal;
 pub use beacon::{Answers, Pulse, Pulses};
 pub use follower::{Ack, AckResult, BeaconVerdict, Entries, SnapshotVerdict, Verdict};
 pub use log::{OlderEpochs, Position};

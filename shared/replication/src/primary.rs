@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tricord_model::{Epoch, NodeId, Seq};
 
 use crate::follower::{Ack, AckResult};
+use crate::handover::Before;
 use crate::log::Position;
 use crate::pace::Pace;
 use crate::progress::{Answered, Marks, Progress};
@@ -14,8 +15,7 @@ use crate::shard::{Action, Role, Shard, View};
 /// A primary's tenure, which may span several epochs.
 #[derive(Debug)]
 pub(crate) struct Primary {
-    /// The epoch in which the tenure began.
-    pub(crate) first_epoch: Epoch,
+    pub(crate) before: Before,
     /// The last entry when the current epoch began.
     epoch_start: Seq,
     pub(crate) tenure_ms: u64,
@@ -39,13 +39,13 @@ pub(crate) struct Primary {
 impl Primary {
     pub(crate) fn new(
         now_ms: u64,
-        first_epoch: Epoch,
+        before: Before,
         epoch_start: Seq,
         serve_after_ms: u64,
         must_renew: bool,
     ) -> Self {
         Self {
-            first_epoch,
+            before,
             epoch_start,
             tenure_ms: now_ms,
             serve_after_ms,
@@ -180,6 +180,12 @@ impl Shard {
     /// its own clock, which may be the slower one.
     pub(crate) fn hold_for_removed(&mut self, now_ms: u64) {
         let drift_ms = self.timing.grace_ms.saturating_sub(self.timing.lease_ms);
+        if let Role::Primary(primary) = &mut self.role {
+            for (peer, until_ms) in primary.before.granted(&self.view.in_sync, self.timing.lease_ms) {
+                let known_ms = self.granted_until_ms.entry(peer).or_default();
+                *known_ms = until_ms.max(*known_ms);
+            }
+        }
         self.granted_until_ms.retain(|_, until_ms| *until_ms + drift_ms > now_ms);
         let removed = self.granted_until_ms.iter().filter(|(peer, _)| !self.view.in_sync.contains(peer));
         let until_ms = removed.map(|(_, until_ms)| *until_ms + drift_ms).max().unwrap_or(0);
@@ -295,12 +301,13 @@ impl Shard {
     pub fn acked(&mut self, now_ms: u64, from: NodeId, ticket: u64, ack: Ack) {
         let (epoch, last) = (self.view.epoch, self.log.last().seq);
         let (retry_at_ms, timeout_ms) = (now_ms + self.timing.retry_ms, self.timing.follower_timeout_ms);
-        let Role::Primary(Primary { peers, marks, .. }) = &mut self.role else { return };
+        let Role::Primary(Primary { peers, marks, before, .. }) = &mut self.role else { return };
         let of_ticket = |progress: &&mut Progress| progress.ticket == Some(ticket);
         let Some(progress) = peers.get_mut(&from).filter(of_ticket) else { return };
         progress.ticket = None;
         match ack.result {
             AckResult::Ok if ack.epoch == epoch => {
+                before.heard(from);
                 progress.stored(now_ms, ack.durable.seq.min(last), marks, timeout_ms);
             }
             AckResult::Mismatch => self.rewind(now_ms, from, &ack),
@@ -439,6 +446,7 @@ impl Shard {
         if sent_ms < primary.tenure_ms {
             return;
         }
+        primary.before.heard(from);
         if let Some(peer) = primary.peers.get_mut(&from)
             && peer.answered.is_none_or(|last| last.number < number)
         {

@@ -43,6 +43,8 @@ pub(crate) struct Progress {
     pace: Pace,
     /// … and answers beacons, for which it needs no disk.
     link: Pace,
+    /// It joins, and has asked for the next epoch.
+    pub(crate) asks: bool,
     /// It is about to be proposed as in sync: entries after this one need it already.
     pub(crate) wanted: Option<Seq>,
 }
@@ -64,6 +66,7 @@ impl Progress {
             kept_up_since_ms: None,
             pace: Pace::default(),
             link: Pace::default(),
+            asks: false,
             wanted: None,
         }
     }
@@ -75,6 +78,7 @@ impl Progress {
         self.ticket = None;
         self.retry_at_ms = 0;
         self.failed = false;
+        self.asks = false;
     }
 
     pub(crate) fn stored(&mut self, now_ms: u64, seq: Seq, marks: &Marks, timeout_ms: u64) {

@@ -4,6 +4,7 @@
 use tricord_model::NodeId;
 
 use crate::primary::Primary;
+use crate::progress::Progress;
 use crate::shard::{Action, Role, Shard, View};
 
 /// How many entries a joiner may lack when it begins to be needed for acknowledgements.
@@ -84,6 +85,11 @@ impl Shard {
             let joining = remaining.chain(&failing).copied().collect();
             return Some(View { in_sync: smaller, joining, ..self.view.clone() });
         }
+        if ready.is_empty() && primary.peers.values().any(|peer| peer.asks) {
+            // The next epoch, with everybody in the same place; where the joiner is about to be in sync already, one of
+            // the two comes true and the other one to nothing.
+            return Some(self.view.clone());
+        }
         if ready.is_empty() {
             // Too few would be left, and metadata says so; its refusal also confirms that this epoch still holds.
             let joining = remaining.chain(&failing).copied().collect();
@@ -127,7 +133,7 @@ impl Shard {
             let settled = peer.kept_up_since_ms.is_some_and(|since| now_ms >= since + settle_ms);
             let failing = peer.is_failing(now_ms, &primary.marks, timing.follower_timeout_ms);
             let slow = enough && peer.is_slow(now_ms, timing.follower_timeout_ms);
-            let overdue = failing || slow;
+            let overdue = failing || slow || peer.asks;
             if peer.wanted.is_none() && leased && settled && !overdue && (serving || waited) {
                 peer.wanted = Some(if serving { committed } else { last });
             } else if overdue && !primary.proposals.doubt.contains(id) {
@@ -139,7 +145,8 @@ impl Shard {
     /// Whether a joiner holds everything that was acknowledged.
     fn is_ready(&self, id: NodeId) -> bool {
         let Role::Primary(primary) = &self.role else { return false };
-        primary.peers.get(&id).is_some_and(|peer| peer.wanted.is_some_and(|seq| peer.matched >= seq))
+        let has_all = |peer: &Progress| peer.wanted.is_some_and(|seq| peer.matched >= seq);
+        primary.peers.get(&id).is_some_and(|peer| !peer.asks && has_all(peer))
     }
 
     /// Whether a proposal of this epoch that adds a replica to the in-sync set is on its way to metadata, or may have been

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 
 use crate::follower::Follower;
-use crate::handover::{Flaps, Retired};
+use crate::handover::{Before, Flaps, Retired};
 use crate::log::{LogIndex, OlderEpochs, Position};
 use crate::primary::Primary;
 
@@ -170,7 +170,7 @@ pub struct Shard {
     pub(crate) view: View,
     pub(crate) stored_epoch: Epoch,
     /// The epoch stored when this process started: it may have appended under it before.
-    boot_epoch: Epoch,
+    pub(crate) boot_epoch: Epoch,
     pub(crate) log: LogIndex,
     pub(crate) committed: Seq,
     pub(crate) role: Role,
@@ -181,9 +181,13 @@ pub struct Shard {
     pub(crate) granted_until_ms: BTreeMap<NodeId, u64>,
     /// That it was the primary, until it knows who is in sync now.
     pub(crate) retired: Option<Retired>,
+    /// The epoch that this joiner wants to be over.
+    pub(crate) asks_after: Epoch,
     /// Leases from before this epoch are over everywhere.
     pub(crate) released: Epoch,
     pub(crate) resigning: bool,
+    /// Grants for answers from before this time are void.
+    pub(crate) grants_from_ms: u64,
     pub(crate) log_failed: bool,
     pub(crate) flaps: Flaps,
     pub(crate) actions: Vec<Action>,
@@ -207,8 +211,10 @@ impl Shard {
             foreign_answer_ms: (boot.stored_epoch > Epoch(0)).then_some(boot.now_ms),
             granted_until_ms: BTreeMap::new(),
             retired: None,
+            asks_after: Epoch(0),
             released: Epoch(0),
             resigning: false,
+            grants_from_ms: 0,
             log_failed: false,
             flaps: Flaps::default(),
             actions: Vec::new(),
@@ -283,15 +289,15 @@ impl Shard {
         } else {
             // Another replica may have been primary in an epoch that this one has not seen.
             let first = self.view.epoch <= FIRST_EPOCH;
-            let over = self.is_released(self.view.epoch) || (first && sole);
-            let foreign_ms = self.foreign_answer_ms.filter(|_| !over);
+            let foreign_ms = self.foreign_answer_ms.filter(|_| !(first && sole));
             let serve_after_ms = foreign_ms.map_or(0, |at| at + self.timing.grace_ms);
             let start = self.log.last().seq;
             let must_renew = !(same_process || sole);
-            let epoch = self.view.epoch;
-            self.role = Role::Primary(Primary::new(now_ms, epoch, start, serve_after_ms, must_renew));
+            let before = Before::new(&former, &self.view);
+            self.role = Role::Primary(Primary::new(now_ms, before, start, serve_after_ms, must_renew));
             self.hold_for_removed(now_ms);
             self.add_peers(now_ms);
+            self.use_release(now_ms);
         }
         self.advance(now_ms);
     }
@@ -328,6 +334,13 @@ impl Shard {
             Role::Primary(_) => self.advance(now_ms),
             Role::Follower(_) => self.commit_as_follower(),
             Role::Idle => {}
+        }
+    }
+
+    /// As [`Shard::durable`], for who learns late that an entry is: another one may be in its place by then.
+    pub fn durable_at(&mut self, now_ms: u64, place: Position) {
+        if self.log.epoch_at(place.seq) == Some(place.epoch) {
+            self.durable(now_ms, place.seq);
         }
     }
 

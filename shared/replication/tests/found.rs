@@ -4,7 +4,7 @@
 use tricord_model::{Epoch, NodeId, Seq, ShardId};
 use tricord_replication::{
     Ack, AckResult, Action, BeaconAnswer, BeaconVerdict, Boot, Entries, OlderEpochs, Position,
-    ProposalOutcome, RoleName, Shard, SnapshotVerdict, Timing, Verdict, View,
+    ProposalOutcome, Renewal, RoleName, Shard, SnapshotVerdict, Timing, Verdict, View,
 };
 
 const TIMING: Timing = Timing {
@@ -47,12 +47,17 @@ struct Replica {
 
 impl Replica {
     fn new(node: u64) -> Self {
+        Self::started(node, Position::default(), 0)
+    }
+
+    /// One whose process has just started, and found this on its disk.
+    fn started(node: u64, end: Position, stored_epoch: u64) -> Self {
         let boot = Boot {
             node: NodeId(node),
             shard: ShardId(0),
-            end: Position::default(),
+            end,
             committed: Seq(0),
-            stored_epoch: Epoch(0),
+            stored_epoch: Epoch(stored_epoch),
             now_ms: 10_000,
             older: Box::new(Trimmed),
         };
@@ -408,11 +413,7 @@ fn a_primary_that_all_others_find_slow_lets_another_one_lead() {
             primary.machine.beacon_answered(now_ms, NodeId(follower), answer);
         }
         primary.machine.tick(now_ms);
-        let proposed = |action| match action {
-            Action::Propose(wish) => Some(wish),
-            _ => None,
-        };
-        primary.machine.actions().into_iter().find_map(proposed)
+        wishes(&mut primary).pop()
     };
     assert_eq!(says(10_100, [true, false]), None, "one slow link is no reason");
     let wish = says(10_200, [true, true]).expect("another primary");
@@ -430,14 +431,184 @@ fn a_primary_whose_disk_is_slow_lets_another_one_lead() {
         let seq = primary.machine.append(at_ms).seq;
         primary.followers_answer(at_ms + 10, &[2, 3]);
         primary.machine.tick(at_ms + 600);
-        let proposed = |action| match action {
-            Action::Propose(wish) => Some(wish),
-            _ => None,
-        };
-        wish = wish.or(primary.machine.actions().into_iter().find_map(proposed));
+        wish = wish.or(wishes(&mut primary).pop());
         assert!(wish.is_none() || at_ms > 11_600, "not before it was slow for long");
         primary.machine.durable(at_ms + 700, seq);
     }
     let wish = wish.expect("another primary");
     assert!(wish.primary != Some(NodeId(1)) && wish.in_sync == [NodeId(2), NodeId(3)]);
+}
+
+/// What an earlier process has acknowledged this one does not know: the primary may have asked metadata to let it in.
+#[test]
+fn a_joiner_throws_nothing_away_under_an_epoch_from_before_its_process_started() {
+    let mut joiner = Replica::started(3, at(9, 4), 4);
+    joiner.configure(10_000, view(4, 1, &[1, 2], &[3]));
+    assert!(!joiner.machine.may_begin_anew());
+    assert_eq!((joiner.machine.renewal(), joiner.machine.asks_after()), (Renewal::Ask, None));
+    // A snapshot from before those entries may come late.
+    assert_eq!(joiner.machine.judge_snapshot(NodeId(1), Epoch(4), Seq(5)), SnapshotVerdict::Refused);
+    assert_eq!(joiner.machine.asks_after(), Some(Epoch(4)));
+    assert!(joiner.machine.withholds(Epoch(4)), "what is damaged must not be let in");
+    joiner.configure(10_100, view(5, 1, &[1, 2], &[3]));
+    assert_eq!((joiner.machine.renewal(), joiner.machine.asks_after()), (Renewal::BeginAnew, None));
+    assert_eq!(joiner.machine.judge_snapshot(NodeId(1), Epoch(5), Seq(5)), SnapshotVerdict::Install);
+    joiner.machine.installed(Position::default());
+    assert_eq!(joiner.machine.renewal(), Renewal::Wait);
+    assert!(!joiner.machine.withholds(Epoch(5)));
+    // In sync it is let in already, and leaves first.
+    let mut member = Replica::started(3, at(9, 4), 4);
+    member.configure(10_000, view(4, 1, &[1, 2, 3], &[]));
+    assert_eq!((member.machine.renewal(), member.machine.asks_after()), (Renewal::Leave, None));
+}
+
+fn wishes(replica: &mut Replica) -> Vec<View> {
+    let wish = |action| match action {
+        Action::Propose(wish) => Some(wish),
+        _ => None,
+    };
+    replica.machine.actions().into_iter().filter_map(wish).collect()
+}
+
+#[test]
+fn a_primary_asks_for_the_epoch_that_a_joiner_needs_and_does_not_let_it_in_before() {
+    let mut primary = Replica::new(1);
+    primary.configure(10_000, view(1, 1, &[1, 2], &[3]));
+    primary.followers_answer(10_000, &[2, 3]);
+    primary.machine.asked_after(NodeId(3), Epoch(7));
+    primary.machine.asked_after(NodeId(2), Epoch(1));
+    primary.machine.tick(10_100);
+    assert_eq!(wishes(&mut primary), [], "of another epoch, and of one that does not join");
+    primary.machine.asked_after(NodeId(3), Epoch(1));
+    primary.machine.tick(10_200);
+    assert_eq!(wishes(&mut primary), [view(1, 1, &[1, 2], &[3])]);
+    primary.machine.proposed(10_200, ProposalOutcome::Unknown);
+    for now_ms in (10_400..14_000).step_by(100) {
+        primary.followers_answer(now_ms, &[2, 3]);
+        primary.machine.tick(now_ms);
+        assert!(wishes(&mut primary).iter().all(|wish| wish.in_sync.len() == 2), "it is not let in");
+        primary.machine.proposed(now_ms, ProposalOutcome::Unknown);
+    }
+    primary.configure(14_000, view(2, 1, &[1, 2], &[3]));
+    let lets_in = (14_000..20_000).step_by(100).any(|now_ms| {
+        primary.followers_answer(now_ms, &[2, 3]);
+        primary.machine.tick(now_ms);
+        wishes(&mut primary).iter().any(|wish| wish.in_sync.len() == 3)
+    });
+    assert!(lets_in, "the next epoch is as any other");
+}
+
+/// The one that asks may be the one that is to come in the place of a dead one.
+#[test]
+fn a_joiner_gets_its_epoch_also_while_a_replica_fails_that_cannot_be_left_out() {
+    let mut primary = Replica::new(1);
+    primary.configure(10_000, view(1, 1, &[1, 2], &[3]));
+    primary.followers_answer(10_000, &[2, 3]);
+    primary.machine.asked_after(NodeId(3), Epoch(1));
+    primary.followers_answer(13_000, &[3]);
+    primary.machine.tick(13_000);
+    assert_eq!(wishes(&mut primary), [view(1, 1, &[1, 2], &[3])]);
+}
+
+/// Once a follower has said that it leaves, its primary does not wait for what it had granted it.
+#[test]
+fn who_stays_after_all_answers_no_queries_by_what_it_was_granted_before() {
+    let mut follower = Replica::new(2);
+    follower.configure(10_000, view(1, 1, &[1, 2, 3], &[]));
+    let first = Entries {
+        epoch: Epoch(1),
+        epoch_start: Seq(0),
+        previous: Position::default(),
+        entries: Vec::new(),
+        committed: Seq(0),
+    };
+    assert_eq!(follower.machine.receive(NodeId(1), &first), Verdict::Append(0));
+    let mut beacon = |now_ms: u64, granted_at_ms: u64| {
+        let grant = Some((granted_at_ms, 2_000));
+        assert_eq!(
+            follower.machine.beacon(now_ms, NodeId(1), Epoch(1), Seq(0), grant),
+            BeaconVerdict::Accepted
+        );
+        if now_ms == 10_100 {
+            assert!(follower.machine.may_read(now_ms));
+            follower.machine.resign();
+            assert!(!follower.machine.may_read(now_ms));
+            follower.machine.stay(10_200);
+        }
+        follower.machine.may_read(now_ms + 150)
+    };
+    assert!(!beacon(10_100, 10_050), "void");
+    assert!(!beacon(10_300, 10_150), "on its way when the primary heard that it leaves");
+    assert!(beacon(10_400, 10_300), "for an answer that it stays");
+}
+
+/// The former primary lets its successor know that older leases are over but for those of who is in sync, as they have to
+/// follow before anything is acknowledged: unless they are left out before they do.
+#[test]
+fn who_is_left_out_before_it_has_heard_of_a_released_primary_is_waited_for() {
+    let successor = || {
+        let mut successor = Replica::new(2);
+        successor.configure(9_000, view(1, 1, &[1, 2, 3], &[]));
+        successor.machine.beacon(10_000, NodeId(1), Epoch(1), Seq(0), None);
+        successor
+    };
+    let acknowledges_at = |replica: &mut Replica, follower: u64| {
+        replica.followers_answer(10_200, &[follower]);
+        let seq = replica.write(10_200);
+        (10_200..20_000).step_by(100).find(|now_ms| {
+            replica.followers_answer(*now_ms, &[follower]);
+            replica.acknowledges(*now_ms, seq)
+        })
+    };
+    for has_heard in [false, true] {
+        let mut replica = successor();
+        replica.machine.released(10_050, Epoch(2));
+        replica.configure(10_100, view(2, 2, &[1, 2, 3], &[]));
+        replica.followers_answer(10_100, if has_heard { &[1, 3] } else { &[1] });
+        // It answered that it cannot store anything, under the epoch before.
+        replica.configure(10_150, view(3, 2, &[1, 2], &[3]));
+        let expected_ms = if has_heard { 10_200 } else { 12_600 };
+        let at_ms = acknowledges_at(&mut replica, 1).expect("in the end");
+        // What this primary has granted itself it waits for as ever.
+        assert!(if has_heard { at_ms >= expected_ms } else { at_ms == expected_ms }, "{at_ms} {has_heard}");
+    }
+    // It missed the epoch in which it was named, and with it that node 3 was in sync until then.
+    let mut missed = successor();
+    missed.machine.released(10_050, Epoch(2));
+    missed.configure(10_100, view(3, 2, &[1, 2], &[]));
+    assert_eq!(acknowledges_at(&mut missed, 1), Some(12_600));
+    // Once it hears, there is nothing to wait for.
+    let mut heard = successor();
+    heard.machine.released(10_050, Epoch(2));
+    heard.configure(10_100, view(3, 2, &[1, 2], &[]));
+    heard.machine.peer_stored(10_150, NodeId(3), Epoch(3));
+    assert_eq!(acknowledges_at(&mut heard, 1), Some(10_200));
+}
+
+/// An earlier process may have led in the epoch of the word, and what it has granted nobody knows any more.
+#[test]
+fn a_word_of_a_handover_to_an_earlier_process_says_nothing() {
+    for (stored, role) in [(1, RoleName::Primary), (2, RoleName::Reconciling)] {
+        let mut successor = Replica::started(2, Position::default(), stored);
+        successor.configure(10_000, view(2, 2, &[1, 2, 3], &[]));
+        successor.machine.released(10_050, Epoch(2));
+        successor.configure(10_100, view(3, 2, &[1, 2], &[]));
+        successor.followers_answer(10_100, &[1]);
+        assert_eq!(successor.role(10_150), role, "epoch {stored} was stored when it started");
+    }
+}
+
+/// The task that waits for an append may get its turn late.
+#[test]
+fn an_entry_that_was_cut_does_not_make_durable_what_is_in_its_place() {
+    let mut follower = Replica::new(2);
+    follower.configure(10_000, view(1, 1, &[1, 2, 3], &[]));
+    follower.machine.append_as_follower(&[at(1, 1), at(2, 1)]);
+    follower.machine.durable_at(10_000, at(2, 1));
+    follower.machine.cut(Seq(0));
+    follower.machine.append_as_follower(&[at(1, 2), at(2, 2)]);
+    follower.machine.durable_at(10_100, at(1, 1));
+    assert_eq!(follower.machine.durable_seq(), Seq(0));
+    follower.machine.durable_at(10_100, at(2, 2));
+    assert_eq!(follower.machine.durable_seq(), Seq(2));
 }

@@ -61,8 +61,9 @@ enum Harmed {
     Rows,
 }
 
-/// Three replicas, of which the third finds sorted files harmed when it starts again.
-async fn a_harmed_copy_is_copied_again(is_trimmed: bool, harmed: Harmed, harm: Harm) {
+/// Three replicas, of which the third finds sorted files harmed when it starts again. Where it `joins` already when its
+/// process ends, it asks for another epoch first: it may be about to be let in.
+async fn a_harmed_copy_is_copied_again(is_trimmed: bool, joins: bool, harmed: Harmed, harm: Harm) {
     let dir = TempDir::new().unwrap();
     let cluster = Cluster::fixed(map(1, &[1, 2, 3], &[], 3, 2));
     let small = Config { log_segment_bytes: 1024, log_keep_segments: 0, ..Config::default() };
@@ -91,6 +92,15 @@ async fn a_harmed_copy_is_copied_again(is_trimmed: bool, harmed: Harmed, harm: H
     }
     let of_rows: Vec<_> = rocks.paths(ROWS).unwrap().into_iter().map(|(path, _)| path).collect();
     assert_eq!(of_rows.is_empty(), harmed == Harmed::Windows);
+    if joins {
+        cluster.set_map(map(100, &[1, 2], &[3], 3, 2));
+        let store = &queriers[2].replicas.store;
+        let started = Instant::now();
+        while (0..SHARDS).any(|shard| store.stored_epoch(ShardId(shard)).0 < 100) {
+            assert!(started.elapsed() < DEADLINE, "a follower does not hear that it is left out");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
     kill(&cluster, queriers.remove(2), 3).await;
     let rocks = dir.path().join("node-3/store/rocks");
     let files = std::fs::read_dir(rocks).unwrap().map(|entry| entry.unwrap().path());
@@ -113,21 +123,21 @@ async fn a_harmed_copy_is_copied_again(is_trimmed: bool, harmed: Harmed, harm: H
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_copy_is_copied_again_from_another_replica() {
-    for is_trimmed in [false, true] {
-        a_harmed_copy_is_copied_again(is_trimmed, Harmed::Windows, remove).await;
+    for (is_trimmed, joins) in [(false, false), (true, false), (true, true)] {
+        a_harmed_copy_is_copied_again(is_trimmed, joins, Harmed::Windows, remove).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_whose_rows_are_gone_is_copied_again() {
     for is_trimmed in [false, true] {
-        a_harmed_copy_is_copied_again(is_trimmed, Harmed::All, remove).await;
+        a_harmed_copy_is_copied_again(is_trimmed, false, Harmed::All, remove).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_whose_rows_are_flipped_is_copied_again() {
     for harm in [flip, flip_first] {
-        a_harmed_copy_is_copied_again(true, Harmed::Rows, harm).await;
+        a_harmed_copy_is_copied_again(true, false, Harmed::Rows, harm).await;
     }
 }
