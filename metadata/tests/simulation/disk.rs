@@ -18,6 +18,8 @@ pub(crate) struct Disk {
     /// Known as committed after a restart.
     pub(crate) committed: Seq,
     pub(crate) stored_epoch: Epoch,
+    /// Something that was written out cannot be read any more. The log can.
+    pub(crate) damaged: bool,
     /// The ledger has compared so many entries.
     pub(crate) checked: usize,
 }
@@ -61,6 +63,7 @@ impl Disk {
         self.trimmed = self.durable;
         self.committed = Seq(self.durable as u64);
         self.checked = 0;
+        self.damaged = false;
     }
 
     /// What was not durable is lost, unless chance has written it.

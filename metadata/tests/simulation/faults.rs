@@ -2,10 +2,11 @@
 
 use rand::Rng;
 use rand::rngs::StdRng;
-use rand::seq::{IndexedRandom, SliceRandom};
+use rand::seq::{IndexedRandom, IteratorRandom, SliceRandom};
 use tricord_model::{NodeId, ShardId};
+use tricord_routing::ShardConfig;
 
-use crate::network::{METADATA, Weather};
+use crate::network::{METADATA, Message, Weather};
 use crate::node::Node;
 use crate::world::World;
 
@@ -24,6 +25,10 @@ pub(crate) enum Fault {
     Stop,
     /// A log takes no more entries until its process starts again.
     LogFails,
+    /// A joiner dies and is back before anybody has noticed.
+    RestartJoiner,
+    /// Something on a disk cannot be read any more, as is found at once or after a quick restart.
+    Damage,
     /// A disk is lost; a new node comes in its place.
     LoseDisk,
     /// Syncs take long.
@@ -42,6 +47,8 @@ pub(crate) enum Fault {
     MetadataAway,
     /// A monotonic clock leaps or stands still for as long as the grace allows.
     ClockJump,
+    /// A process starts again, and asks a member of metadata that lags behind.
+    OldMap,
     /// Metadata takes a living node for dead.
     FalseDeath,
     /// Metadata names another primary.
@@ -53,13 +60,15 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Crash,
         Self::QuickRestart,
         Self::CrashAll,
         Self::Pause,
         Self::Stop,
         Self::LogFails,
+        Self::RestartJoiner,
+        Self::Damage,
         Self::LoseDisk,
         Self::SlowDisk,
         Self::SlowLink,
@@ -69,6 +78,7 @@ impl Fault {
         Self::OnlyMetadata,
         Self::MetadataAway,
         Self::ClockJump,
+        Self::OldMap,
         Self::FalseDeath,
         Self::Rename,
         Self::Drain,
@@ -122,6 +132,7 @@ impl World {
             *self.tally.faults.entry(fault).or_default() += 1;
             self.inject(fault);
         }
+        self.strike_who_is_in_doubt();
     }
 
     fn inject(&mut self, fault: Fault) {
@@ -148,6 +159,12 @@ impl World {
                 let until_ms = self.now_ms + self.rng.random_range(100..3_000);
                 self.stops.insert(victim, until_ms);
             }
+            Fault::RestartJoiner => {
+                if let Some(joiner) = self.metadata.state.shards[shard.0 as usize].joining.first().copied() {
+                    self.crash(joiner, 80);
+                }
+            }
+            Fault::Damage => self.damage(shard, 0.5),
             Fault::LoseDisk => self.lose_disk(victim),
             Fault::SlowDisk => {
                 let sync_ms = self.rng.random_range(50..700);
@@ -181,6 +198,12 @@ impl World {
             Fault::MetadataAway => {
                 self.metadata.away_until_ms = self.now_ms + self.rng.random_range(50..2_500);
             }
+            Fault::OldMap => {
+                self.crash(victim, 80);
+                if let Some(map) = self.metadata.old_map(&mut self.rng) {
+                    self.network.put(self.now_ms + 90, METADATA, victim, Message::Map(map));
+                }
+            }
             Fault::ClockJump => self.jump_clock(victim),
             Fault::FalseDeath => self.metadata.doubt(primary),
             Fault::Rename => self.metadata.rename(shard, &mut self.rng),
@@ -212,12 +235,69 @@ impl World {
         }
     }
 
+    /// Chooses the worst moment: the primary has asked metadata to let a joiner in, or soon has.
+    fn strike_who_is_in_doubt(&mut self) {
+        let strikes = |fault: &&Fault| matches!(fault, Fault::Damage | Fault::RestartJoiner);
+        let faults = self.faults.enabled.iter().filter(strikes).copied();
+        let Some(fault) = faults.choose(&mut self.rng) else { return };
+        let grows = |config: &&ShardConfig| {
+            let primary = config.primary.and_then(|id| self.nodes.get(&id)?.replicas.get(&config.shard));
+            primary.is_some_and(|replica| replica.machine.may_grow())
+        };
+        let Some(config) = self.metadata.state.shards.iter().find(grows) else { return };
+        let (shard, epoch, joiner) = (config.shard, config.epoch, config.joining.first().copied());
+        if fault == Fault::Damage {
+            if self.rng.random_bool(0.06) {
+                self.damage(shard, 1.0);
+            }
+        } else if let Some(joiner) = joiner {
+            // What it had before it caught up may come to its next process.
+            let at = self.now_ms + self.rng.random_range(50..250);
+            if self.network.repeat_snapshot(at, joiner, (shard, epoch)) || self.rng.random_bool(0.06) {
+                self.tally.in_doubt += 1;
+                self.crash(joiner, 50);
+            }
+        }
+    }
+
+    /// Damages a copy of a shard where the promises allow it, with some preference for joiners.
+    fn damage(&mut self, shard: ShardId, prefers_joiner: f64) {
+        let config = self.metadata.state.shards[shard.0 as usize].clone();
+        let of_joiner = self.rng.random_bool(prefers_joiner);
+        let all = if of_joiner { &config.joining } else { &config.in_sync };
+        let Some(victim) = all.choose(&mut self.rng).copied() else { return };
+        let Some(node) = self.nodes.get(&victim) else { return };
+        let has_data =
+            node.disks.get(&shard).is_some_and(|disk| disk.lock().len() > 0) && !node.is_damaged(shard);
+        let holders = config.in_sync.iter().chain(&config.joining);
+        let gone = |id: &NodeId| self.nodes.get(id).is_none_or(|node| node.lost || node.is_damaged(shard));
+        let others = holders.filter(|id| gone(id) && **id != victim).count();
+        if node.lost || !has_data || others + 1 >= config.in_sync.len().min(self.scenario.min_insync as usize)
+        {
+            return;
+        }
+        if self.rng.random_bool(0.7) {
+            self.crash(victim, 80);
+        }
+        self.on_node(victim, |node| {
+            if let Some(disk) = node.disks.get(&shard) {
+                disk.lock().damaged = true;
+            }
+        });
+        self.tally.damages += 1;
+        self.tally.in_doubt += u64::from(prefers_joiner >= 1.0);
+    }
+
     /// A disk is lost for good where the promises allow it: fewer than `min_insync` members of any in-sync set.
     fn lose_disk(&mut self, victim: NodeId) {
         let lost = |id: &NodeId| self.nodes.get(id).is_none_or(|node| node.lost);
         let bearable = self.metadata.state.shards.iter().all(|config| {
-            let others = config.in_sync.iter().filter(|id| lost(id) && **id != victim);
-            let gone = others.count() + 1;
+            let gone = |id: &&NodeId| {
+                let in_sync = lost(id) && config.in_sync.contains(id);
+                in_sync || self.nodes.get(id).is_some_and(|node| node.is_damaged(config.shard))
+            };
+            let others = config.in_sync.iter().chain(&config.joining).filter(|id| **id != victim);
+            let gone = others.filter(gone).count() + 1;
             let placed = config.primary.is_some();
             // A joiner may be about to become a member.
             // While a shard is restored there are fewer.

@@ -1,7 +1,7 @@
 //! The metadata group as the nodes see it: the real state and the real placement, behind a network. Raft itself is left
 //! out: the group is one place that is sometimes away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rand::Rng;
@@ -19,6 +19,8 @@ const NODE_LEASE_MS: u64 = 600;
 const GONE_AFTER_MS: u64 = 3_000;
 const CALM_AFTER_MS: u64 = 1_500;
 const TELL_EVERY_MS: u64 = 100;
+/// How many maps a member may be behind.
+const OLD_MAPS: usize = 30;
 
 pub(crate) struct Metadata {
     pub(crate) state: State,
@@ -27,6 +29,8 @@ pub(crate) struct Metadata {
     version: u64,
     changed_ms: u64,
     told_ms: u64,
+    /// The last maps that it told.
+    told: VecDeque<Arc<Map>>,
     /// No majority until then.
     pub(crate) away_until_ms: u64,
 }
@@ -59,6 +63,7 @@ impl Metadata {
             version: 0,
             changed_ms: 0,
             told_ms: 0,
+            told: VecDeque::new(),
             away_until_ms: 0,
         }
     }
@@ -150,8 +155,19 @@ impl Metadata {
         }
         (now_ms >= self.told_ms + TELL_EVERY_MS).then(|| {
             self.told_ms = now_ms;
-            self.map()
+            let map = self.map();
+            self.told.push_back(map.clone());
+            if self.told.len() > OLD_MAPS {
+                self.told.pop_front();
+            }
+            map
         })
+    }
+
+    /// What a member that lags behind the others tells.
+    pub(crate) fn old_map(&self, rng: &mut StdRng) -> Option<Arc<Map>> {
+        let at = rng.random_range(0..self.told.len().max(1));
+        self.told.get(at).cloned()
     }
 
     fn map(&self) -> Arc<Map> {

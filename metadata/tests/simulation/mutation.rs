@@ -32,11 +32,17 @@ pub(crate) enum Mutation {
     TakeEveryAnswerForALeave,
     /// An empty shard is filled from a backup at its primary while others without the data are in sync.
     RestoreBesideOthers,
+    /// A damaged joiner says that it holds nothing, although it may have acknowledged entries under the same epoch.
+    BeginAnewWhereOthersCountOnIt,
+    /// A joiner takes a snapshot, although an earlier process may have acknowledged later entries under the same epoch.
+    TakeASnapshotAfterARestart,
+    /// A node makes a shard by a map from before it let the shard go.
+    ForgetWhatWasLetGo,
 }
 
 impl Mutation {
     /// All of them.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::AcknowledgeBeforeTheSlowest,
         Self::SkipTheEpochCheck,
         Self::PromoteWithoutBeingInSync,
@@ -51,5 +57,8 @@ impl Mutation {
         Self::LeaveAndGoOnReading,
         Self::TakeEveryAnswerForALeave,
         Self::RestoreBesideOthers,
+        Self::BeginAnewWhereOthersCountOnIt,
+        Self::TakeASnapshotAfterARestart,
+        Self::ForgetWhatWasLetGo,
     ];
 }

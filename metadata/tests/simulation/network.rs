@@ -49,6 +49,7 @@ pub(crate) enum Message {
         finds_slow: bool,
         accepted: Vec<(ShardId, bool)>,
         stored: Vec<(ShardId, Epoch)>,
+        asks: Vec<(ShardId, Epoch)>,
     },
     Snapshot {
         shard: ShardId,
@@ -100,6 +101,8 @@ pub(crate) struct Network {
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     under_way: BTreeMap<u64, (NodeId, NodeId, Message)>,
     next: u64,
+    /// The last one that was sent to a node, and by whom.
+    snapshots: BTreeMap<NodeId, (NodeId, Message)>,
 }
 
 impl Network {
@@ -127,18 +130,36 @@ impl Network {
         if self.cut.contains(&(from, to)) || (loss > 0.0 && rng.random_bool(loss)) {
             return;
         }
-        if doubles > 0.0 && rng.random_bool(doubles) {
+        if matches!(message, Message::Snapshot { .. }) {
+            self.snapshots.insert(to, (from, message.clone()));
+        }
+        // The word of a handover does most harm when it comes late.
+        let often = if matches!(message, Message::Release { .. }) { 6.0 } else { 1.0 };
+        if doubles > 0.0 && rng.random_bool(doubles * often) {
             let later = now_ms + rng.random_range(1..longest_delay_ms.max(2));
             self.put(later, from, to, message.clone());
         }
-        let slow = delays > 0.0 && rng.random_bool(delays);
+        // A proposal decides most where much happens before metadata hears of it.
+        let often = if matches!(message, Message::Propose { .. }) { 5.0 } else { 1.0 };
+        let slow = delays > 0.0 && rng.random_bool(delays * often);
         let most = if slow { longest_delay_ms.max(2) } else { 14 };
         let far = [from, to].iter().filter_map(|place| self.slow.get(place)).sum::<u64>();
         let at = now_ms + far + rng.random_range(1..most);
         self.put(at, from, to, message);
     }
 
-    fn put(&mut self, at: u64, from: NodeId, to: NodeId, message: Message) {
+    /// The last snapshot for a node comes once more, if it was of this shard and epoch.
+    pub(crate) fn repeat_snapshot(&mut self, at: u64, to: NodeId, of: (ShardId, Epoch)) -> bool {
+        let last = self.snapshots.get(&to);
+        let fits = |message: &Message| matches!(message, Message::Snapshot { shard, epoch, .. } if of == (*shard, *epoch));
+        let Some((from, message)) = last.filter(|(_, message)| fits(message)).cloned() else { return false };
+        self.snapshots.remove(&to);
+        self.put(at, from, to, message);
+        true
+    }
+
+    /// A message arrives then, whatever the weather.
+    pub(crate) fn put(&mut self, at: u64, from: NodeId, to: NodeId, message: Message) {
         self.next += 1;
         self.queue.push(Reverse((at, self.next)));
         self.under_way.insert(self.next, (from, to, message));

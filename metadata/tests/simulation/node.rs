@@ -32,6 +32,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) tally: &'a mut Tally,
     pub(crate) out: Vec<(NodeId, Message)>,
     pub(crate) news: Vec<News>,
+    /// The process dies while a shard is replaced, of which nothing is left then, not even its epoch.
+    pub(crate) gone: Option<ShardId>,
 }
 
 impl Turn<'_> {
@@ -57,6 +59,8 @@ pub(crate) struct Node {
     pub(crate) broken: bool,
     waiting: Vec<(NodeId, Message)>,
     map: Arc<Map>,
+    /// Kept on the disk: shards are made by no older map, since with one that was let go its epoch is forgotten.
+    floor: u64,
     pulses: BTreeMap<NodeId, Pulses>,
     answers: BTreeMap<NodeId, Answers>,
     links: Links,
@@ -79,6 +83,7 @@ impl Node {
             broken: false,
             waiting: Vec::new(),
             map: Arc::default(),
+            floor: 0,
             pulses: BTreeMap::new(),
             answers: BTreeMap::new(),
             links: Links::new(timing(None).follower_timeout_ms),
@@ -93,6 +98,10 @@ impl Node {
         self.up && now_ms >= self.paused_until_ms
     }
 
+    pub(crate) fn is_damaged(&self, shard: ShardId) -> bool {
+        self.disks.get(&shard).is_some_and(|disk| disk.lock().damaged)
+    }
+
     pub(crate) fn crash(&mut self, rng: &mut StdRng, mutation: Option<Mutation>) {
         if !self.up {
             return;
@@ -102,6 +111,19 @@ impl Node {
         self.waiting.clear();
         let lost_syncs = if mutation == Some(Mutation::LoseWhatWasSynced) { 3 } else { 0 };
         self.disks.values().for_each(|disk| disk.lock().crash(rng, lost_syncs));
+    }
+
+    /// The process dies while it replaces a shard.
+    pub(crate) fn lose(&mut self, shard: ShardId, rng: &mut StdRng, mutation: Option<Mutation>) {
+        self.raise_floor(mutation);
+        self.disks.remove(&shard);
+        self.crash(rng, mutation);
+    }
+
+    fn raise_floor(&mut self, mutation: Option<Mutation>) {
+        if mutation != Some(Mutation::ForgetWhatWasLetGo) {
+            self.floor = self.floor.max(self.map.version);
+        }
     }
 
     /// The process is about to stop.
@@ -140,7 +162,10 @@ impl Node {
         for (from, message) in std::mem::take(&mut self.waiting) {
             self.take(from, message, turn);
         }
-        self.replicas.values_mut().for_each(|replica| replica.tick(turn));
+        for replica in self.replicas.values_mut() {
+            replica.tick(turn);
+            replica.renew(turn);
+        }
         if turn.local_ms >= self.next_heartbeat_ms {
             self.next_heartbeat_ms = turn.local_ms + HEARTBEAT_EVERY_MS;
             turn.out.push((METADATA, Message::Heartbeat));
@@ -167,6 +192,9 @@ impl Node {
             !view.holds(id) && complete && replica.machine.may_leave(view.epoch)
         };
         let dropped: Vec<ShardId> = self.replicas.values().filter(|r| moved(r)).map(|r| r.shard).collect();
+        if !dropped.is_empty() {
+            self.raise_floor(turn.mutation);
+        }
         for shard in dropped {
             self.replicas.remove(&shard);
             self.disks.remove(&shard);
@@ -222,8 +250,9 @@ impl Node {
                 }
             }
             Message::Beacon { pulse, parts } => self.answer_beacon(from, pulse, &parts, turn),
-            Message::BeaconAnswer { session, number, finds_slow, accepted, stored } => {
+            Message::BeaconAnswer { session, number, finds_slow, accepted, stored, asks } => {
                 self.peer_stored(from, &stored, turn);
+                self.asked_after(from, &asks);
                 if session == self.session {
                     self.beacon_answered(from, number, finds_slow, &accepted, turn);
                 }
@@ -259,7 +288,9 @@ impl Node {
             return;
         }
         for (shard, view) in (0..).map(ShardId).zip(&map.views) {
-            if view.holds(self.id) && !self.replicas.contains_key(&shard) {
+            if view.holds(self.id) && !self.replicas.contains_key(&shard) && map.version < self.floor {
+                turn.tally.not_made += 1;
+            } else if view.holds(self.id) && !self.replicas.contains_key(&shard) {
                 // The epoch is stored with the shard: an empty replica must not answer under an older one.
                 let disk = Arc::new(Mutex::new(Disk::default()));
                 self.disks.insert(shard, disk.clone());
@@ -278,7 +309,7 @@ impl Node {
         let answered_ms = self.answers.entry(from).or_default().answer(pulse, turn.local_ms);
         answered_ms.inspect(|at| self.links.confirmed(turn.local_ms, from, *at));
         let finds_slow = self.links.finds_slow(turn.local_ms, from);
-        let (mut accepted, mut stored) = (Vec::new(), Vec::new());
+        let (mut accepted, mut stored, mut asks) = (Vec::new(), Vec::new(), Vec::new());
         for (shard, epoch, committed, grant_ms) in parts {
             let grant = answered_ms.filter(|_| *grant_ms > 0).map(|at| (at, *grant_ms));
             match self.take_beacon(from, *shard, *epoch, *committed, grant, turn) {
@@ -299,11 +330,12 @@ impl Node {
                     accepted.extend(skips.then_some((*shard, false)));
                 }
             }
-            stored.extend(self.replicas.get(shard).map(|replica| (*shard, replica.machine.stored_epoch())));
+            let machine = self.replicas.get(shard).map(|replica| &replica.machine);
+            stored.extend(machine.map(|machine| (*shard, machine.stored_epoch())));
+            asks.extend(machine.and_then(|machine| Some((*shard, machine.asks_after()?))));
         }
         let Pulse { session, number, .. } = pulse;
-        let answer = Message::BeaconAnswer { session, number, finds_slow, accepted, stored };
-        turn.out.push((from, answer));
+        turn.out.push((from, Message::BeaconAnswer { session, number, finds_slow, accepted, stored, asks }));
     }
 
     fn take_beacon(
@@ -328,6 +360,14 @@ impl Node {
                 let stored = if believes { Epoch(u64::MAX) } else { *stored };
                 replica.machine.peer_stored(turn.local_ms, from, stored);
                 replica.act(turn);
+            }
+        }
+    }
+
+    fn asked_after(&mut self, from: NodeId, asks: &[(ShardId, Epoch)]) {
+        for (shard, epoch) in asks {
+            if let Some(replica) = self.replicas.get_mut(shard) {
+                replica.machine.asked_after(from, *epoch);
             }
         }
     }

@@ -41,7 +41,7 @@ struct Call {
 }
 
 /// An answer that waits for the disk.
-struct Owed {
+pub(crate) struct Owed {
     to: NodeId,
     ticket: u64,
     epoch: Epoch,
@@ -54,12 +54,14 @@ pub(crate) struct Replica {
     pub(crate) disk: Arc<Mutex<Disk>>,
     pub(crate) machine: Shard,
     /// When how much of the log becomes durable.
-    syncs: Vec<(u64, usize)>,
-    owed: Vec<Owed>,
+    pub(crate) syncs: Vec<(u64, usize)>,
+    pub(crate) owed: Vec<Owed>,
     calls: Vec<Call>,
     snapshots: Vec<(u64, NodeId, u64)>,
     proposal: Option<(u64, u64)>,
     next_number: u64,
+    /// It is damaged, and has asked to be left out.
+    pub(crate) leaving: bool,
 }
 
 /// The times of the protocol, shorter than in production but in the same proportions, so that a second has many.
@@ -103,6 +105,7 @@ impl Replica {
             snapshots: Vec::new(),
             proposal: None,
             next_number: turn.fresh_number(),
+            leaving: false,
         }
     }
 
@@ -260,6 +263,10 @@ impl Replica {
 
     fn send_snapshot(&mut self, to: NodeId, turn: &mut Turn) {
         let committed = self.machine.status(turn.local_ms).committed;
+        if self.disk.lock().damaged {
+            self.machine.snapshot_done(turn.local_ms, to, None);
+            return;
+        }
         let mut entries = self.disk.lock().snapshot(committed);
         if turn.mutation == Some(Mutation::AdmitAJoinerWithAHole) {
             let middle = entries.len() / 2;
@@ -337,6 +344,12 @@ impl Replica {
             turn.out.push((from, Message::Ack { shard: self.shard, ticket, ack }));
             return;
         }
+        if self.withholds(message.epoch, turn) {
+            let (epoch, durable) = (self.machine.stored_epoch(), Position::default());
+            let ack = Ack { epoch, result: AckResult::Failed, durable, committed: Seq(0) };
+            turn.out.push((from, Message::Ack { shard: self.shard, ticket, ack }));
+            return;
+        }
         loop {
             match self.machine.receive(from, message) {
                 Verdict::StoreEpoch => self.store_epoch(message.epoch),
@@ -359,6 +372,7 @@ impl Replica {
                     break;
                 }
                 Verdict::Append(skip) => {
+                    self.make_room();
                     let new = message.entries.get(skip..).unwrap_or_default();
                     self.machine.append_as_follower(new);
                     let entries = message.entries.iter().copied().zip(payloads.iter().copied()).skip(skip);
@@ -385,7 +399,12 @@ impl Replica {
     ) {
         let end = entries.last().map_or(Position::default(), |entry| entry.0);
         let done = |end| Message::SnapshotDone { shard: self.shard, transfer, end };
-        match self.machine.judge_snapshot(from, epoch, end.seq) {
+        let asked = self.machine.asks_after();
+        let verdict = self.machine.judge_snapshot(from, epoch, end.seq);
+        let asks = verdict == SnapshotVerdict::Refused && self.machine.asks_after() == Some(epoch);
+        turn.tally.refused += u64::from(asks && asked.is_none());
+        match verdict {
+            _ if asks && turn.mutation == Some(Mutation::TakeASnapshotAfterARestart) => {}
             SnapshotVerdict::Install => {}
             SnapshotVerdict::Held(held) => return turn.out.push((from, done(held))),
             SnapshotVerdict::Refused => return,
@@ -398,6 +417,9 @@ impl Replica {
             self.syncs.clear();
             self.owed.clear();
             self.machine.installed(Position::default());
+            if turn.rng.random_bool(0.5) {
+                turn.gone = Some(shard);
+            }
             return;
         }
         turn.out.push((from, done(end.seq)));

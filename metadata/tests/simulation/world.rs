@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tricord_model::{NodeId, Seq, ShardId};
+use tricord_routing::ShardConfig;
 
 use crate::faults::{Fault, Faults};
 use crate::ledger::Ledger;
@@ -41,6 +42,18 @@ pub(crate) struct Tally {
     pub(crate) releases: u64,
     pub(crate) lost_disks: u64,
     pub(crate) restored: u64,
+    /// Joiners that were about to be in sync when they were started again or damaged.
+    pub(crate) in_doubt: u64,
+    /// Disks of which something became unreadable, …
+    pub(crate) damages: u64,
+    /// … replicas that asked to be left out for that, said that they hold nothing, or asked for an epoch to say it in …
+    pub(crate) left: u64,
+    pub(crate) renewed: u64,
+    pub(crate) asked: u64,
+    /// … and joiners that asked for one since they were to put a snapshot in the place of what an earlier process had.
+    pub(crate) refused: u64,
+    /// Shards that were not made, as the map was older than one by which shards were let go.
+    pub(crate) not_made: u64,
     pub(crate) faults: BTreeMap<Fault, u64>,
 }
 
@@ -56,6 +69,13 @@ impl Tally {
         self.releases += other.releases;
         self.lost_disks += other.lost_disks;
         self.restored += other.restored;
+        self.damages += other.damages;
+        self.in_doubt += other.in_doubt;
+        self.left += other.left;
+        self.asked += other.asked;
+        self.renewed += other.renewed;
+        self.refused += other.refused;
+        self.not_made += other.not_made;
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;
         }
@@ -136,6 +156,7 @@ impl World {
         let before: Vec<usize> = self.shards().map(|shard| self.ledger.acknowledged(shard)).collect();
         for _ in 0..HEALING_STEPS {
             self.step()?;
+            self.mend_disks();
             let written = self.shards().zip(&before).all(|(s, before)| self.ledger.acknowledged(s) > *before);
             if self.tally.steps.is_multiple_of(50) && written && self.ill().is_none() {
                 return Ok(());
@@ -185,6 +206,16 @@ impl World {
             node.paused_until_ms = 0;
             node.sync_ms = node.sync_ms.min(15);
             self.metadata.drain(node.id, true);
+        }
+    }
+
+    /// Where no copy is to spare a damaged one stays in its place, until somebody mends it.
+    fn mend_disks(&mut self) {
+        let least = self.scenario.min_insync as usize;
+        for config in self.metadata.state.shards.iter().filter(|config| config.in_sync.len() <= least) {
+            let members = config.in_sync.iter().filter_map(|id| self.nodes.get(id));
+            let disks = members.filter_map(|node| node.disks.get(&config.shard));
+            disks.for_each(|disk| disk.lock().damaged = false);
         }
     }
 
@@ -316,9 +347,14 @@ impl World {
             tally: &mut self.tally,
             out: Vec::new(),
             news: Vec::new(),
+            gone: None,
         };
         work(node, &mut turn);
-        let Turn { out, news, .. } = turn;
+        let Turn { out, news, gone, .. } = turn;
+        if let Some(shard) = gone {
+            node.lose(shard, &mut self.rng, self.mutation);
+            self.restarts.insert(id, self.now_ms + self.rng.random_range(10..500));
+        }
         for (to, message) in out {
             self.network.send(self.now_ms, &mut self.rng, id, to, message);
         }
@@ -360,6 +396,7 @@ impl World {
                 };
                 checked.map_err(|what| format!("{id}, in sync in epoch {}, {what}", config.epoch))?;
             }
+            self.check_knowledge(config)?;
         }
         for node in self.nodes.values().filter(|node| node.runs(self.now_ms)) {
             let local_ms = node.clock.at(self.now_ms);
@@ -369,6 +406,24 @@ impl World {
                 let epoch = replica.machine.view().epoch;
                 checked.map_err(|what| format!("{} answers in epoch {epoch} but {what}", node.id))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Replicas in sync must also know of what they have, and not all of them may be damaged.
+    fn check_knowledge(&self, config: &ShardConfig) -> Result<(), String> {
+        let acknowledged = Seq(self.ledger.acknowledged(config.shard) as u64);
+        let members = || config.in_sync.iter().filter_map(|id| self.nodes.get(id));
+        for node in members().filter(|node| !node.lost) {
+            let known = node.replicas.get(&config.shard).map(|replica| replica.machine.durable_seq());
+            if let Some(known) = known.filter(|known| *known < acknowledged) {
+                let of = (node.id, config.epoch, config.shard);
+                return Err(format!("{of:?}, in sync, has thrown away entry {acknowledged}: it has {known}"));
+            }
+        }
+        let is_well = |node: &Node| !node.lost && !node.is_damaged(config.shard);
+        if acknowledged > Seq(0) && !members().any(is_well) {
+            return Err(format!("every replica in sync is damaged or lost: {config:?}"));
         }
         Ok(())
     }
@@ -386,6 +441,9 @@ impl World {
                 let node = self.nodes.get(id)?;
                 let replica = node.replicas.get(&config.shard);
                 let local_ms = node.clock.at(self.now_ms);
+                if node.is_damaged(config.shard) {
+                    return Some(format!("{id} is damaged in {config:?}"));
+                }
                 if !replica.is_some_and(|replica| replica.machine.may_read(local_ms)) {
                     return Some(format!("{id} does not answer for {config:?}"));
                 }
