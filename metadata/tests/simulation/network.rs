@@ -46,6 +46,7 @@ pub(crate) enum Message {
     BeaconAnswer {
         session: u64,
         number: u64,
+        by: u64,
         finds_slow: bool,
         accepted: Vec<(ShardId, bool)>,
         stored: Vec<(ShardId, Epoch)>,

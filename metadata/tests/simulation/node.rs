@@ -250,11 +250,11 @@ impl Node {
                 }
             }
             Message::Beacon { pulse, parts } => self.answer_beacon(from, pulse, &parts, turn),
-            Message::BeaconAnswer { session, number, finds_slow, accepted, stored, asks } => {
+            Message::BeaconAnswer { session, number, by, finds_slow, accepted, stored, asks } => {
                 self.peer_stored(from, &stored, turn);
                 self.asked_after(from, &asks);
                 if session == self.session {
-                    self.beacon_answered(from, number, finds_slow, &accepted, turn);
+                    self.beacon_answered(from, (number, by), finds_slow, &accepted, turn);
                 }
             }
             Message::Snapshot { shard, epoch, transfer, entries } => {
@@ -306,7 +306,7 @@ impl Node {
     }
 
     fn answer_beacon(&mut self, from: NodeId, pulse: Pulse, parts: &[BeaconPart], turn: &mut Turn) {
-        let answered_ms = self.answers.entry(from).or_default().answer(pulse, turn.local_ms);
+        let answered_ms = self.answers.entry(from).or_default().answer(pulse, turn.local_ms, self.session);
         answered_ms.inspect(|at| self.links.confirmed(turn.local_ms, from, *at));
         let finds_slow = self.links.finds_slow(turn.local_ms, from);
         let (mut accepted, mut stored, mut asks) = (Vec::new(), Vec::new(), Vec::new());
@@ -335,7 +335,9 @@ impl Node {
             asks.extend(machine.and_then(|machine| Some((*shard, machine.asks_after()?))));
         }
         let Pulse { session, number, .. } = pulse;
-        turn.out.push((from, Message::BeaconAnswer { session, number, finds_slow, accepted, stored, asks }));
+        let by = self.session;
+        let answer = Message::BeaconAnswer { session, number, by, finds_slow, accepted, stored, asks };
+        turn.out.push((from, answer));
     }
 
     fn take_beacon(
@@ -375,12 +377,12 @@ impl Node {
     fn beacon_answered(
         &mut self,
         from: NodeId,
-        number: u64,
+        (number, by): (u64, u64),
         finds_slow: bool,
         accepted: &[(ShardId, bool)],
         turn: &mut Turn,
     ) {
-        let sent_ms = self.pulses.get_mut(&from).and_then(|pulses| pulses.answered(number));
+        let sent_ms = self.pulses.get_mut(&from).and_then(|pulses| pulses.answered(number, by));
         let Some(sent_ms) = sent_ms else { return };
         self.links.answered(turn.local_ms, from, sent_ms);
         for (shard, leaving) in accepted {

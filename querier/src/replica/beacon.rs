@@ -112,6 +112,7 @@ impl Replicas {
             session: pulse.session,
             number: pulse.number,
             answered: pulse.answered,
+            answered_by: pulse.answered_by,
             released,
         };
         let Ok(node) = self.cluster.data_node(peer.node) else { return };
@@ -120,7 +121,7 @@ impl Replicas {
             self.metrics.lost_beacons.inc();
             return;
         };
-        let Some(sent_ms) = peer.pulses.lock().answered(pulse.number) else { return };
+        let Some(sent_ms) = peer.pulses.lock().answered(pulse.number, answer.session) else { return };
         self.links.lock().answered(self.now_ms(), peer.node, sent_ms);
         for ack in &answer.shards {
             if let Some(hosted) = self.shard(ShardId(ack.shard)) {
@@ -146,9 +147,10 @@ impl Replicas {
     ) -> Result<pb::BeaconResponse, Error> {
         self.check_meant(&request.cluster_id, request.to_node)?;
         let from = NodeId(request.from_node);
-        let pulse = Pulse { session: request.session, number: request.number, answered: request.answered };
+        let pb::BeaconRequest { session, number, answered, answered_by, .. } = *request;
+        let pulse = Pulse { session, number, answered, answered_by };
         let now_ms = self.now_ms();
-        let answered_ms = self.answers.lock().entry(from).or_default().answer(pulse, now_ms);
+        let answered_ms = self.answers.lock().entry(from).or_default().answer(pulse, now_ms, self.session);
         let finds_slow = {
             let mut links = self.links.lock();
             answered_ms.inspect(|at| links.confirmed(now_ms, from, *at));
@@ -160,7 +162,7 @@ impl Replicas {
             }
         }
         let shards = request.shards.iter().map(|shard| self.answer_shard(from, shard, answered_ms)).collect();
-        Ok(pb::BeaconResponse { shards, finds_slow })
+        Ok(pb::BeaconResponse { shards, session: self.session, finds_slow })
     }
 
     fn answer_shard(

@@ -18,6 +18,9 @@ pub struct Pulse {
     pub number: u64,
     /// The newest beacon whose answer the sender has; 0 for none.
     pub answered: u64,
+    /// Random number of the process that gave this answer; 0 where it is not known. A beacon that comes twice may be
+    /// answered by a later process again, and later.
+    pub answered_by: u64,
 }
 
 /// The sender's side for one peer.
@@ -27,13 +30,14 @@ pub struct Pulses {
     next: u64,
     sent: VecDeque<(u64, u64)>,
     answered: u64,
+    answered_by: u64,
 }
 
 impl Pulses {
     /// Beacons of a process that chose `session` at its start.
     #[must_use]
     pub fn new(session: u64) -> Self {
-        Self { session, next: 1, sent: VecDeque::new(), answered: 0 }
+        Self { session, next: 1, sent: VecDeque::new(), answered: 0, answered_by: 0 }
     }
 
     /// The header of a beacon that leaves at `now_ms`.
@@ -44,13 +48,16 @@ impl Pulses {
         if self.sent.len() > REMEMBERED {
             self.sent.pop_front();
         }
-        Pulse { session: self.session, number, answered: self.answered }
+        let Self { session, answered, answered_by, .. } = *self;
+        Pulse { session, number, answered, answered_by }
     }
 
-    /// Notes that beacon `number` was answered, and tells when it had left.
-    pub fn answered(&mut self, number: u64) -> Option<u64> {
+    /// Notes that beacon `number` was answered by the process `by`, and tells when it had left.
+    pub fn answered(&mut self, number: u64, by: u64) -> Option<u64> {
         let sent_ms = self.sent.iter().find(|(sent, _)| *sent == number)?.1;
-        self.answered = self.answered.max(number);
+        if number > self.answered {
+            (self.answered, self.answered_by) = (number, by);
+        }
         Some(sent_ms)
     }
 }
@@ -63,8 +70,9 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Notes that a beacon is being answered at `now_ms`; tells when the answer that the sender has got had left.
-    pub fn answer(&mut self, pulse: Pulse, now_ms: u64) -> Option<u64> {
+    /// Notes that a beacon is being answered at `now_ms` by the process `own`; tells when the answer that the sender has
+    /// got had left, if it was this process'.
+    pub fn answer(&mut self, pulse: Pulse, now_ms: u64, own: u64) -> Option<u64> {
         if pulse.session != self.session {
             self.session = pulse.session;
             self.answers.clear();
@@ -77,7 +85,7 @@ impl Answers {
         if self.answers.len() > REMEMBERED {
             self.answers.pop_front();
         }
-        confirmed
+        confirmed.filter(|_| [0, own].contains(&pulse.answered_by))
     }
 }
 
@@ -89,17 +97,25 @@ mod tests {
     fn an_answer_is_confirmed_by_a_later_beacon() {
         let (mut sender, mut receiver) = (Pulses::new(7), Answers::default());
         let first = sender.send(100);
-        assert_eq!(receiver.answer(first, 1_010), None);
-        assert_eq!(sender.answered(first.number), Some(100));
+        assert_eq!(receiver.answer(first, 1_010, 8), None);
+        assert_eq!(sender.answered(first.number, 8), Some(100));
         let second = sender.send(200);
-        assert_eq!(receiver.answer(second, 9_000), Some(1_010), "however late the second one comes");
-        assert_eq!(sender.answered(99), None);
+        assert_eq!(receiver.answer(second, 9_000, 8), Some(1_010), "however late the second one comes");
+        assert_eq!(sender.answered(99, 8), None);
+        // The next process is sent the first beacon once more.
+        let mut next = Answers::default();
+        next.answer(first, 9_100, 9);
+        assert_eq!(sender.answered(first.number, 9), Some(100));
+        assert_eq!(next.answer(sender.send(300), 9_200, 9), None);
     }
 
     #[test]
     fn numbers_of_a_former_process_mean_nothing() {
         let mut receiver = Answers::default();
-        receiver.answer(Pulse { session: 1, number: 1, answered: 0 }, 10);
-        assert_eq!(receiver.answer(Pulse { session: 2, number: 2, answered: 1 }, 20), None);
+        receiver.answer(Pulse { session: 1, number: 1, answered: 0, answered_by: 0 }, 10, 8);
+        assert_eq!(
+            receiver.answer(Pulse { session: 2, number: 2, answered: 1, answered_by: 8 }, 20, 8),
+            None
+        );
     }
 }
