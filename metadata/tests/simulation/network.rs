@@ -26,6 +26,14 @@ pub(crate) struct Map {
 /// A beacon's part for one shard: epoch, committed entry, for how long the receiver may read.
 pub(crate) type BeaconPart = (ShardId, Epoch, Seq, u64);
 
+/// A beacon that a shard has accepted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) shard: ShardId,
+    pub(crate) leaving: bool,
+    pub(crate) awaits: bool,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Entries {
@@ -48,7 +56,7 @@ pub(crate) enum Message {
         number: u64,
         by: u64,
         finds_slow: bool,
-        accepted: Vec<(ShardId, bool)>,
+        accepted: Vec<Accepted>,
         stored: Vec<(ShardId, Epoch)>,
         asks: Vec<(ShardId, Epoch)>,
     },

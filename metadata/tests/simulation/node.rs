@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::ledger::News;
 use crate::mutation::Mutation;
-use crate::network::{BeaconPart, METADATA, Map, Message};
+use crate::network::{Accepted, BeaconPart, METADATA, Map, Message};
 use crate::replica::{Replica, timing};
 use crate::world::Tally;
 
@@ -323,11 +323,16 @@ impl Node {
                     let lies =
                         turn.mutation == Some(Mutation::LeaveAndGoOnReading) && turn.rng.random_bool(0.05);
                     let leaves = self.replicas.get(shard).is_some_and(|r| r.machine.is_leaving());
-                    accepted.push((*shard, leaves || lies));
+                    let awaits = self.replicas.get(shard).is_some_and(|r| r.machine.awaits_primary());
+                    accepted.push(Accepted { shard: *shard, leaving: leaves || lies, awaits });
                 }
                 BeaconVerdict::Refused => {
                     let skips = turn.mutation == Some(Mutation::SkipTheEpochCheck);
-                    accepted.extend(skips.then_some((*shard, false)));
+                    accepted.extend(skips.then_some(Accepted {
+                        shard: *shard,
+                        leaving: false,
+                        awaits: false,
+                    }));
                 }
             }
             let machine = self.replicas.get(shard).map(|replica| &replica.machine);
@@ -379,15 +384,15 @@ impl Node {
         from: NodeId,
         (number, by): (u64, u64),
         finds_slow: bool,
-        accepted: &[(ShardId, bool)],
+        accepted: &[Accepted],
         turn: &mut Turn,
     ) {
         let sent_ms = self.pulses.get_mut(&from).and_then(|pulses| pulses.answered(number, by));
         let Some(sent_ms) = sent_ms else { return };
         self.links.answered(turn.local_ms, from, sent_ms);
-        for (shard, leaving) in accepted {
-            if let Some(replica) = self.replicas.get_mut(shard) {
-                let answer = BeaconAnswer { number, sent_ms, leaving: *leaving, finds_slow };
+        for Accepted { shard, leaving, awaits } in accepted.iter().copied() {
+            if let Some(replica) = self.replicas.get_mut(&shard) {
+                let answer = BeaconAnswer { number, sent_ms, leaving, awaits, finds_slow };
                 replica.machine.beacon_answered(turn.local_ms, from, answer);
                 replica.act(turn);
             }

@@ -131,8 +131,13 @@ impl Replicas {
                         machine.asked_after(peer.node, Epoch(ack.asks_after));
                     }
                     if ack.accepted {
-                        let (number, leaving, finds_slow) = (pulse.number, ack.leaving, answer.finds_slow);
-                        let answer = BeaconAnswer { number, sent_ms, leaving, finds_slow };
+                        let answer = BeaconAnswer {
+                            number: pulse.number,
+                            sent_ms,
+                            leaving: ack.leaving,
+                            awaits: ack.awaits,
+                            finds_slow: answer.finds_slow,
+                        };
                         machine.beacon_answered(now_ms, peer.node, answer);
                     }
                 });
@@ -185,6 +190,7 @@ impl Replicas {
                 durable_seq: machine.durable_seq().0,
                 leaving: machine.is_leaving(),
                 asks_after: machine.asks_after().map_or(0, |epoch| epoch.0),
+                awaits: machine.awaits_primary(),
             };
             (verdict, answer)
         });

@@ -210,6 +210,12 @@ impl Shard {
         }
     }
 
+    /// Whether this follower has heard nothing yet of how its log compares with the primary's in this epoch.
+    #[must_use]
+    pub fn awaits_primary(&self) -> bool {
+        matches!(&self.role, Role::Follower(follower) if follower.epoch == self.stored_epoch && !follower.reconciled)
+    }
+
     /// Notes that entries were handed to the log.
     pub fn append_as_follower(&mut self, entries: &[Position]) {
         entries.iter().for_each(|entry| self.log.push(*entry));

@@ -120,6 +120,9 @@ pub struct BeaconAnswer {
     pub sent_ms: u64,
     /// Whoever answered is about to stop, and answers no more queries, whatever it was allowed before.
     pub leaving: bool,
+    /// Whoever answered has not compared its log with this primary's in this epoch, as one that has just started: it
+    /// answers no queries before ([`Shard::awaits_primary`]).
+    pub awaits: bool,
     /// Whoever answered finds this node slow, and others not ([`crate::Links::finds_slow`]).
     pub finds_slow: bool,
 }
@@ -441,7 +444,7 @@ impl Shard {
 
     /// A beacon was accepted by `from` for this shard.
     pub fn beacon_answered(&mut self, now_ms: u64, from: NodeId, answer: BeaconAnswer) {
-        let BeaconAnswer { number, sent_ms, leaving, finds_slow } = answer;
+        let BeaconAnswer { number, sent_ms, leaving, awaits, finds_slow } = answer;
         let Role::Primary(primary) = &mut self.role else { return };
         if sent_ms < primary.tenure_ms {
             return;
@@ -454,6 +457,11 @@ impl Shard {
             peer.answered(answered, self.timing.follower_timeout_ms);
             peer.leaving = leaving;
             peer.finds_slow = finds_slow;
+            if awaits && peer.ticket.is_none() && !peer.announce {
+                // It had heard before it started again, and without a write there is nothing else to send.
+                peer.announce = true;
+                peer.announced_ms = now_ms;
+            }
             if leaving {
                 self.granted_until_ms.remove(&from);
             }

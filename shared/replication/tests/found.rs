@@ -36,7 +36,7 @@ fn view(epoch: u64, primary: u64, in_sync: &[u64], joining: &[u64]) -> View {
 }
 
 fn accepted(number: u64, sent_ms: u64) -> BeaconAnswer {
-    BeaconAnswer { number, sent_ms, leaving: false, finds_slow: false }
+    BeaconAnswer { number, sent_ms, leaving: false, awaits: false, finds_slow: false }
 }
 
 /// A replica on an empty disk, and what drives it.
@@ -611,4 +611,32 @@ fn an_entry_that_was_cut_does_not_make_durable_what_is_in_its_place() {
     assert_eq!(follower.machine.durable_seq(), Seq(0));
     follower.machine.durable_at(10_100, at(2, 2));
     assert_eq!(follower.machine.durable_seq(), Seq(2));
+}
+
+/// Within its epoch, and where nobody writes, it would hear nothing of its primary otherwise.
+#[test]
+fn a_follower_that_was_started_again_is_told_where_it_stands() {
+    let mut primary = primary();
+    let seq = primary.write(10_100);
+    primary.followers_answer(10_100, &[2, 3]);
+    assert!(primary.acknowledges(10_100, seq) && primary.machine.plan(10_200, NodeId(3)).is_none());
+    let awaits = BeaconAnswer { awaits: true, ..accepted(99, 10_200) };
+    primary.machine.beacon_answered(10_200, NodeId(3), awaits);
+    let plan = primary.machine.plan(10_220, NodeId(3)).expect("a word to the one that awaits it");
+    assert_eq!((plan.previous.seq, plan.last), (seq, seq));
+    assert!(primary.machine.plan(10_220, NodeId(2)).is_none());
+    // To a follower that has just started it says all that it needs.
+    let mut follower = Replica::started(3, at(1, 1), 1);
+    follower.configure(10_150, view(1, 1, &[1, 2, 3], &[]));
+    assert_eq!(follower.machine.beacon(10_200, NodeId(1), Epoch(1), seq, None), BeaconVerdict::Accepted);
+    assert!(follower.machine.awaits_primary());
+    let word = Entries {
+        epoch: Epoch(1),
+        epoch_start: plan.epoch_start,
+        previous: plan.previous,
+        entries: Vec::new(),
+        committed: plan.committed,
+    };
+    assert_eq!(follower.machine.receive(NodeId(1), &word), Verdict::Append(0));
+    assert!(!follower.machine.awaits_primary());
 }
