@@ -76,8 +76,16 @@ impl Replicas {
                 let _turn = hosted.turn.lock().await;
                 self.begin_anew(hosted);
             }
+            // It had nothing, and is out: it need not begin anew, and is let in when its rows are made again.
+            Renewal::Wait if self.joins(hosted) && leaving.remove(&hosted.id) => {
+                self.machine(hosted, |machine, now_ms| machine.stay(now_ms));
+            }
             Renewal::Leave | Renewal::Wait => {}
         }
+    }
+
+    fn joins(&self, hosted: &Hosted) -> bool {
+        hosted.peek(|machine| machine.view().joining.contains(&self.node))
     }
 
     /// Says that a joiner holds nothing, so that it gets everything, or asks for an epoch in which it may say so. The caller
@@ -121,10 +129,12 @@ impl Replicas {
         Ok(())
     }
 
-    /// Makes room for a log that comes from its first entry on: what is there is of a copy that has begun anew.
+    /// Makes room for a log that comes from its first entry on: what is there is of a copy that has begun anew, or damaged
+    /// though it holds nothing.
     pub(super) async fn make_room(self: &Arc<Self>, hosted: &Arc<Hosted>) -> Result<(), storage::Error> {
         let (last, epoch) = hosted.peek(|machine| (machine.last().seq, machine.stored_epoch()));
-        if last.0 > 0 || self.store.position(hosted.id).seq.0 == 0 {
+        let is_whole = self.store.damage(hosted.id).is_none();
+        if last.0 > 0 || (self.store.position(hosted.id).seq.0 == 0 && is_whole) {
             return Ok(());
         }
         let (replicas, store, shard) = (self.clone(), self.store.clone(), hosted.id);

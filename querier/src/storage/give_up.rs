@@ -1,7 +1,8 @@
-//! Giving up what is lost of windows: files that are gone hold up what is written beside them, but several shards share
-//! them. So what the others had in them is fenced, and the ledger says so, before a file is let go.
+//! Giving up what is lost of windows: files that are gone, or damaged inside, hold up what is written beside them, but
+//! several shards share them. One that is damaged inside stays as long as any other shard is answered from it. So what the others had in them is fenced, and the ledger says so, before a file is let go.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tricord_model::ShardId;
 use tricord_rocks::Broken;
@@ -9,7 +10,8 @@ use tricord_rocks::Broken;
 use super::Error;
 use super::head::Mark;
 use super::keys::{self, Generation};
-use super::store::Inner;
+use super::marks::generations_of;
+use super::store::{Cell, Inner};
 
 impl Inner {
     /// Lets go of sorted files that are not there any more or not whole, while a shard is removed.
@@ -17,11 +19,16 @@ impl Inner {
         if self.damages.counts().found == 0 {
             return Ok(());
         }
-        let (index, data) = (self.rocks.broken(keys::INDEX)?, self.rocks.broken(keys::DATA)?);
+        let cells: Vec<_> = self.cells().into_iter().filter(|cell| cell.id != removed).collect();
+        let [index, data] = [keys::INDEX, keys::DATA].map(|family| -> Result<_, Error> {
+            let mut files = self.rocks.broken(family)?;
+            files.extend(self.rocks.flipped(family)?.into_iter().filter(|file| !serves(file, &cells)));
+            Ok(files)
+        });
+        let (index, data) = (index?, data?);
         if index.is_empty() && data.is_empty() {
             return Ok(());
         }
-        let cells: Vec<_> = self.cells().into_iter().filter(|cell| cell.id != removed).collect();
         for cell in &cells {
             let had = |shard: ShardId, of: Generation| {
                 let key = keys::mark(of, shard);
@@ -42,7 +49,7 @@ impl Inner {
         for (family, files) in [(keys::INDEX, index), (keys::DATA, data)] {
             self.rocks.drop_broken(family, &files)?;
             for Broken { name, .. } in files {
-                tracing::warn!(family, file = name, "a sorted file that is gone is given up");
+                tracing::warn!(family, file = name, "a sorted file that is gone or damaged is given up");
             }
         }
         Ok(())
@@ -65,6 +72,18 @@ impl Inner {
         }
         marks.retain(|_, of_window| !of_window.is_empty());
     }
+}
+
+/// Whether one of these shards may be answered from a file: it is not fenced, and has something in it that counts.
+fn serves(file: &Broken, cells: &[Arc<Cell>]) -> bool {
+    cells.iter().any(|cell| {
+        let state = cell.state.read();
+        let is_here = |of: Generation| {
+            let mark = keys::mark(of, cell.id);
+            overlaps(file, &keys::shard(of, cell.id)) || (file.first <= mark && mark <= file.last)
+        };
+        state.damage.is_none() && generations_of(&state.marks).any(is_here)
+    })
 }
 
 /// Whether anything with a prefix may have been in a file.

@@ -304,7 +304,8 @@ impl Shard {
     pub fn acked(&mut self, now_ms: u64, from: NodeId, ticket: u64, ack: Ack) {
         let (epoch, last) = (self.view.epoch, self.log.last().seq);
         let (retry_at_ms, timeout_ms) = (now_ms + self.timing.retry_ms, self.timing.follower_timeout_ms);
-        let Role::Primary(Primary { peers, marks, before, .. }) = &mut self.role else { return };
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Primary { peers, marks, before, .. } = &mut **primary;
         let of_ticket = |progress: &&mut Progress| progress.ticket == Some(ticket);
         let Some(progress) = peers.get_mut(&from).filter(of_ticket) else { return };
         progress.ticket = None;

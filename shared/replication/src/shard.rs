@@ -158,7 +158,7 @@ pub struct Status {
 pub(crate) enum Role {
     Idle,
     Follower(Follower),
-    Primary(Primary),
+    Primary(Box<Primary>),
 }
 
 /// One replica of one shard.
@@ -294,7 +294,8 @@ impl Shard {
             let start = self.log.last().seq;
             let must_renew = !(same_process || sole);
             let before = Before::new(&former, &self.view);
-            self.role = Role::Primary(Primary::new(now_ms, before, start, serve_after_ms, must_renew));
+            let primary = Primary::new(now_ms, before, start, serve_after_ms, must_renew);
+            self.role = Role::Primary(Box::new(primary));
             self.hold_for_removed(now_ms);
             self.add_peers(now_ms);
             self.use_release(now_ms);

@@ -3,6 +3,7 @@
 //! It owns options, error texts and the borrowing of column families; keys and values are its callers'. Every read
 //! verifies checksums. Everything is synchronous.
 
+mod broken;
 mod error;
 mod logs;
 mod options;
@@ -19,6 +20,8 @@ use rocksdb::{
     MultiThreaded, ReadOptions, WriteOptions,
 };
 
+pub use broken::Broken;
+use broken::Suspects;
 pub use error::Error;
 pub use logs::{LogReport, is_new, verify_log, verify_logs};
 pub use options::{Family, Options};
@@ -39,17 +42,7 @@ pub struct Rocks {
     db: Db,
     path: PathBuf,
     families: Vec<renew::Open>,
-}
-
-/// A sorted file that the database names, and that is not there any more or not whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// Its name in the database's directory.
-    pub name: String,
-    /// The lowest key that was in it.
-    pub first: Vec<u8>,
-    /// The highest.
-    pub last: Vec<u8>,
+    suspects: Suspects,
 }
 
 /// Writes that become visible, and durable, together.
@@ -113,7 +106,7 @@ impl Rocks {
     fn of(db: Db, path: &Path, families: Vec<(&'static str, rocksdb::Options)>, listed: &[String]) -> Self {
         let choose = |(name, options)| renew::Open::choose(&db, name, options, listed);
         let families = families.into_iter().map(choose).collect();
-        Self { db, path: path.to_owned(), families }
+        Self { db, path: path.to_owned(), families, suspects: Suspects::default() }
     }
 
     /// Where it lies.
@@ -141,7 +134,7 @@ impl Rocks {
     }
 
     fn wrap<T>(&self, result: Result<T, rocksdb::Error>) -> Result<T, Error> {
-        result.map_err(|error| Error::at(&self.path, &error))
+        result.map_err(|error| self.suspects.note(Error::at(&self.path, &error)))
     }
 
     /// The value of a key.
@@ -192,7 +185,7 @@ impl Rocks {
         options.set_iterate_upper_bound(to);
         let mut inner = self.db.raw_iterator_cf_opt(&self.family(family)?, options);
         inner.seek(from);
-        Ok(Cursor { inner, path: &self.path })
+        Ok(Cursor { inner, path: &self.path, suspects: &self.suspects })
     }
 
     /// A batch for [`Rocks::write`].
@@ -279,35 +272,6 @@ impl Rocks {
         Ok(own.into_iter().map(|file| (path(&file.name), file.size as u64)).collect())
     }
 
-    /// The files of a family that are not there any more, or not whole: what was in them is gone, and each read nearby
-    /// fails.
-    ///
-    /// # Errors
-    /// [`Error`] when RocksDB cannot tell.
-    pub fn broken(&self, family: &str) -> Result<Vec<Broken>, Error> {
-        let mut broken = Vec::new();
-        for file in self.live_files(family)? {
-            let name = file.name.trim_start_matches('/').to_owned();
-            let is_whole =
-                std::fs::metadata(self.path.join(&name)).is_ok_and(|found| found.len() == file.size as u64);
-            if let (false, Some(first), Some(last)) = (is_whole, file.start_key, file.end_key) {
-                broken.push(Broken { name, first, last });
-            }
-        }
-        Ok(broken)
-    }
-
-    /// Lets go of files that are broken: nothing is found any more between their first and their last keys.
-    ///
-    /// # Errors
-    /// [`Error`] when the disk fails.
-    pub fn drop_broken(&self, family: &str, files: &[Broken]) -> Result<(), Error> {
-        let handle = self.family(family)?;
-        files.iter().try_for_each(|Broken { first, last, .. }| {
-            self.wrap(self.db.delete_file_in_range_cf(&handle, first, last))
-        })
-    }
-
     /// Path and first key of each file of a family.
     ///
     /// # Errors
@@ -382,6 +346,7 @@ impl Batch<'_> {
 pub struct Cursor<'a> {
     inner: DBRawIteratorWithThreadMode<'a, Db>,
     path: &'a Path,
+    suspects: &'a Suspects,
 }
 
 impl Cursor<'_> {
@@ -411,7 +376,7 @@ impl Cursor<'_> {
     /// # Errors
     /// [`Error`] when a stored block is damaged or the disk fails.
     pub fn status(&self) -> Result<(), Error> {
-        self.inner.status().map_err(|error| Error::at(self.path, &error))
+        self.inner.status().map_err(|error| self.suspects.note(Error::at(self.path, &error)))
     }
 }
 
