@@ -358,7 +358,7 @@ async fn a_rate_limit_says_when_to_come_back() {
     assert_eq!(post(&setup, "/v1/metrics", &headers, OTLP_GAUGE).await.status, StatusCode::OK);
     let answer = post(&setup, "/v1/metrics", &headers, OTLP_GAUGE).await;
     assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::TOO_MANY_REQUESTS, "1"));
-    assert!(answer.text().contains("raise limits.tenants.shop.rate"), "{}", answer.text());
+    assert!(answer.text().contains("tricord cluster limits shop --rate"), "{}", answer.text());
 }
 
 #[tokio::test]
