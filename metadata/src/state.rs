@@ -3,6 +3,8 @@
 //!
 //! Where copies should be is decided in `placement`; this file only refuses what would break a promise.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -12,9 +14,6 @@ use tricord_wire::ErrorKind;
 
 /// Raised when older builds could no longer read the state.
 pub const SCHEMA: u32 = 1;
-
-/// The most tenants with limits of their own: all of them are in every map.
-const MAX_LIMITED: usize = 4096;
 
 /// How a cluster is born.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -341,25 +340,6 @@ impl State {
             node.info.draining = !undo;
             self.version += 1;
         }
-        Reply::Done
-    }
-
-    fn limit(&mut self, tenant: String, limits: &LimitOverrides, clear: bool) -> Reply {
-        let before = self.limits.get(&tenant).cloned().unwrap_or_default();
-        let mut after = if clear { LimitOverrides::default() } else { before.clone() };
-        after.overlay(limits);
-        if after == before {
-            return Reply::Done;
-        }
-        if after.is_empty() {
-            self.limits.remove(&tenant);
-        } else if self.limits.len() >= MAX_LIMITED && !self.limits.contains_key(&tenant) {
-            let text = format!("{MAX_LIMITED} tenants have limits of their own already");
-            return refused(ErrorKind::Limit, text);
-        } else {
-            self.limits.insert(tenant, after);
-        }
-        self.version += 1;
         Reply::Done
     }
 

@@ -72,9 +72,19 @@ const AFTER_ENTRIES: [u8; 1] = [ENTRY + 1];
 impl Disk {
     /// Opens the database of a data directory.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+        Self::open_with(dir, &options())
+    }
+
+    /// As [`Disk::open`], but what is not synced is lost when the files are looked at from outside.
+    #[cfg(test)]
+    pub(super) fn open_before_a_power_cut(dir: &Path) -> Result<Self, Error> {
+        Self::open_with(dir, &Options { holds_unsynced: true, ..options() })
+    }
+
+    fn open_with(dir: &Path, options: &Options) -> Result<Self, Error> {
         std::fs::create_dir_all(dir)
             .map_err(|error| Error::internal(format!("{}: {error}", dir.display())))?;
-        Ok(Self { rocks: Rocks::open(dir, &options()).map_err(|error| rocks_error(&error))? })
+        Ok(Self { rocks: Rocks::open(dir, options).map_err(|error| rocks_error(&error))? })
     }
 
     /// Looks at all of a database that nobody has open, and writes nothing.

@@ -11,7 +11,11 @@ use super::*;
 use crate::state::Birth;
 
 fn open(dir: &Path) -> (LogStore, Machine) {
-    let disk = Arc::new(Disk::open(dir).unwrap());
+    over(Disk::open(dir).unwrap())
+}
+
+fn over(disk: Disk) -> (LogStore, Machine) {
+    let disk = Arc::new(disk);
     let states = Arc::new(watch::Sender::new(Arc::default()));
     (LogStore::new(disk.clone()), Machine::open(disk, states).unwrap())
 }
@@ -79,6 +83,48 @@ async fn a_snapshot_survives_a_restart_and_an_older_one_never_replaces_it() {
     assert_eq!(machine.applied_state().await.unwrap().0.unwrap().index, 2);
     let reply = machine.apply([command(3, Command::AllocateMember)]).await.unwrap();
     assert_eq!(reply, [Reply::Member(3)]);
+}
+
+/// What a power cut now would leave of a database that is open.
+fn left_of(dir: &Path) -> (TempDir, LogStore, Machine) {
+    let left = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
+        if file.file_name() != "LOCK" {
+            std::fs::copy(file.path(), left.path().join(file.file_name())).unwrap();
+        }
+    }
+    let (log, machine) = open(left.path());
+    (left, log, machine)
+}
+
+#[tokio::test]
+async fn a_power_cut_takes_nothing_that_was_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, mut machine) = over(Disk::open_before_a_power_cut(dir.path()).unwrap());
+    // What need not be synced shows that the rest would be lost too.
+    log.save_committed(Some(openraft::testing::log_id(1, 1, 1))).await.unwrap();
+    let (_left, mut after, _) = left_of(dir.path());
+    assert_eq!(after.read_committed().await.unwrap(), None);
+
+    let vote = Vote::new(7, 2);
+    log.save_vote(&vote).await.unwrap();
+    let (_left, mut after, _) = left_of(dir.path());
+    assert_eq!(after.read_vote().await.unwrap(), Some(vote), "no second vote in a term");
+    let last = async |dir: &Path| {
+        let (_left, mut after, _) = left_of(dir);
+        let state = after.get_log_state().await.unwrap();
+        (state.last_purged_log_id.map(|id| id.index), state.last_log_id.map(|id| id.index))
+    };
+    log.blocking_append((1..=10).map(|index| blank_ent(1, 1, index))).await.unwrap();
+    assert_eq!(last(dir.path()).await, (None, Some(10)));
+    log.truncate(openraft::testing::log_id(1, 1, 9)).await.unwrap();
+    assert_eq!(last(dir.path()).await, (None, Some(8)));
+    log.purge(openraft::testing::log_id(1, 1, 4)).await.unwrap();
+    assert_eq!(last(dir.path()).await, (Some(4), Some(8)));
+    machine.apply([command(9, Command::Born(birth()))]).await.unwrap();
+    machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let (_left, _, mut after) = left_of(dir.path());
+    assert_eq!(after.applied_state().await.unwrap().0.unwrap().index, 9);
 }
 
 #[tokio::test]

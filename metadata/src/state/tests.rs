@@ -1,3 +1,4 @@
+use super::limits::MAX_LIMITED;
 use super::*;
 
 fn birth() -> Birth {

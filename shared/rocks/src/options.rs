@@ -39,6 +39,9 @@ pub struct Options {
     /// Whether it is opened though sorted files are damaged or missing: what needs them fails then, and the rest goes
     /// on. Damage of its logs is not reported then; [`crate::verify_logs`] looks for it.
     pub tolerant: bool,
+    /// Whether writes without a sync stay in this process, so that an end without closing loses them as a power cut would.
+    /// For tests.
+    pub holds_unsynced: bool,
 }
 
 impl Default for Options {
@@ -51,6 +54,7 @@ impl Default for Options {
             rate_bytes_per_second: 0,
             create: true,
             tolerant: false,
+            holds_unsynced: false,
         }
     }
 }
@@ -62,6 +66,7 @@ pub(crate) fn build(options: &Options) -> (rocksdb::Options, Vec<(&'static str, 
     db.create_missing_column_families(true);
     db.set_paranoid_checks(!options.tolerant);
     // A crash may leave the end of RocksDB's log half written; anything else is damage and is not passed over.
+    db.set_manual_wal_flush(options.holds_unsynced);
     db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     db.set_max_open_files(options.max_open_files);
     // RocksDB allocates its log in advance up to this size, and the list of files with 4 MiB unless told otherwise.
