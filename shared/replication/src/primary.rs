@@ -257,13 +257,18 @@ impl Shard {
     /// The entries for the message are trimmed from the log.
     pub fn needs_snapshot(&mut self, peer: NodeId, ticket: u64) {
         let joining = self.view.joining.contains(&peer);
+        let last = self.log.last().seq;
         if let Some(progress) = self.peer_of_ticket(peer, ticket) {
             progress.ticket = None;
             progress.snapshot = joining;
-            // An in-sync replica that lacks what is trimmed here has lost data: it has to join again.
-            progress.failed = !joining;
             if joining {
                 self.actions.push(Action::Snapshot(peer));
+            } else {
+                // An in-sync replica that lacks what is trimmed here has lost data: it has to join again. Where it cannot be
+                // left out it is asked again from the end on, as it may have it back.
+                progress.failed = true;
+                progress.announce = true;
+                progress.next = last.next();
             }
         }
     }
@@ -341,7 +346,12 @@ impl Shard {
         }
         let hints = [same_end.then_some(ack.durable.seq), Some(ack.committed).filter(|seq| *seq <= last)];
         match hints.into_iter().flatten().find(|seq| seq.next() < progress.next) {
-            Some(seq) => progress.next = seq.next(),
+            Some(seq) => {
+                progress.next = seq.next();
+                if progress.failed {
+                    progress.retry_at(retry_at_ms);
+                }
+            }
             None if joining => {
                 progress.snapshot = true;
                 self.actions.push(Action::Snapshot(peer));

@@ -640,3 +640,19 @@ fn a_follower_that_was_started_again_is_told_where_it_stands() {
     assert_eq!(follower.machine.receive(NodeId(1), &word), Verdict::Append(0));
     assert!(!follower.machine.awaits_primary());
 }
+
+/// It has lost what is trimmed here, and cannot be left out: should it have that back, nothing else would tell.
+#[test]
+fn a_member_that_lacks_what_is_trimmed_is_asked_again_from_the_end_on() {
+    let mut primary = primary();
+    let seq = primary.write(10_100);
+    let plan = primary.machine.plan(10_100, NodeId(3)).expect("the entry");
+    assert_eq!((plan.previous.seq, plan.last), (Seq(seq.0 - 1), seq));
+    primary.machine.needs_snapshot(NodeId(3), plan.ticket);
+    let again = primary.machine.plan(10_400, NodeId(3)).expect("a question");
+    assert_eq!((again.previous.seq, again.last), (seq, seq), "nothing that is trimmed");
+    let ack = Ack { epoch: Epoch(1), result: AckResult::Ok, durable: at(seq.0, 1), committed: Seq(0) };
+    primary.machine.acked(10_400, NodeId(3), again.ticket, ack);
+    primary.followers_answer(10_400, &[2, 3]);
+    assert!(primary.acknowledges(10_420, seq), "it has it");
+}
