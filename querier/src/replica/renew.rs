@@ -76,16 +76,8 @@ impl Replicas {
                 let _turn = hosted.turn.lock().await;
                 self.begin_anew(hosted);
             }
-            // It had nothing, and is out: it need not begin anew, and is let in when its rows are made again.
-            Renewal::Wait if self.joins(hosted) && leaving.remove(&hosted.id) => {
-                self.machine(hosted, |machine, now_ms| machine.stay(now_ms));
-            }
             Renewal::Leave | Renewal::Wait => {}
         }
-    }
-
-    fn joins(&self, hosted: &Hosted) -> bool {
-        hosted.peek(|machine| machine.view().joining.contains(&self.node))
     }
 
     /// Says that a joiner holds nothing, so that it gets everything, or asks for an epoch in which it may say so. The caller

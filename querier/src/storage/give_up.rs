@@ -1,5 +1,6 @@
 //! Giving up what is lost of windows: files that are gone, or damaged inside, hold up what is written beside them, but
-//! several shards share them. One that is damaged inside stays as long as any other shard is answered from it. So what the others had in them is fenced, and the ledger says so, before a file is let go.
+//! several shards share them. So what the others had in them is fenced, and the ledger says so, before a file is let go; and
+//! one that is only damaged inside stays as long as any other shard is answered from it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,26 +15,23 @@ use super::marks::generations_of;
 use super::store::{Cell, Inner};
 
 impl Inner {
-    /// Lets go of sorted files that are not there any more or not whole, while a shard is removed.
+    /// Lets go of sorted files that are not there any more, not whole, or of no use, while a shard is removed.
     pub(crate) fn give_up_broken(&self, removed: ShardId) -> Result<(), Error> {
         if self.damages.counts().found == 0 {
             return Ok(());
         }
         let cells: Vec<_> = self.cells().into_iter().filter(|cell| cell.id != removed).collect();
-        let [index, data] = [keys::INDEX, keys::DATA].map(|family| -> Result<_, Error> {
-            let mut files = self.rocks.broken(family)?;
-            files.extend(self.rocks.flipped(family)?.into_iter().filter(|file| !serves(file, &cells)));
-            Ok(files)
-        });
-        let (index, data) = (index?, data?);
+        let (mut index, mut data) = (self.rocks.broken(keys::INDEX)?, self.rocks.broken(keys::DATA)?);
+        for files in [&mut index, &mut data] {
+            files.retain(|file| !(file.is_there && serves(file, &cells)));
+        }
         if index.is_empty() && data.is_empty() {
             return Ok(());
         }
         for cell in &cells {
             let had = |shard: ShardId, of: Generation| {
-                let key = keys::mark(of, shard);
-                let has_mark = data.iter().any(|file| file.first <= key && key <= file.last);
-                has_mark || index.iter().chain(&data).any(|file| overlaps(file, &keys::shard(of, shard)))
+                let has_index = index.iter().any(|file| overlaps(file, &keys::shard(of, shard)));
+                has_index || data.iter().any(|file| may_have(file, shard, of))
             };
             self.lose(cell.id, &mut cell.state.write().marks, had);
         }
@@ -78,12 +76,14 @@ impl Inner {
 fn serves(file: &Broken, cells: &[Arc<Cell>]) -> bool {
     cells.iter().any(|cell| {
         let state = cell.state.read();
-        let is_here = |of: Generation| {
-            let mark = keys::mark(of, cell.id);
-            overlaps(file, &keys::shard(of, cell.id)) || (file.first <= mark && mark <= file.last)
-        };
-        state.damage.is_none() && generations_of(&state.marks).any(is_here)
+        state.damage.is_none() && generations_of(&state.marks).any(|of| may_have(file, cell.id, of))
     })
+}
+
+/// Whether anything of a shard's generation, or its mark, may have been in a file.
+fn may_have(file: &Broken, shard: ShardId, of: Generation) -> bool {
+    let mark = keys::mark(of, shard);
+    overlaps(file, &keys::shard(of, shard)) || (file.first <= mark && mark <= file.last)
 }
 
 /// Whether anything with a prefix may have been in a file.

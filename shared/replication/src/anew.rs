@@ -74,10 +74,13 @@ impl Shard {
         if self.view.in_sync.contains(&self.node) {
             return if self.view.in_sync.len() > 1 { Renewal::Leave } else { Renewal::Wait };
         }
-        match self.joins() && self.last().seq.0 > 0 {
-            false => Renewal::Wait,
-            true if self.may_begin_anew() => Renewal::BeginAnew,
-            true => Renewal::Ask,
+        let is_empty = self.last().seq.0 == 0;
+        // Where there is nothing to throw away it has only to take back that it leaves, or it would never be let in.
+        let begins = if is_empty { self.resigning && !self.log_failed } else { self.may_begin_anew() };
+        match self.joins() {
+            true if begins => Renewal::BeginAnew,
+            true if !is_empty => Renewal::Ask,
+            _ => Renewal::Wait,
         }
     }
 

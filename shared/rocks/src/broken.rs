@@ -15,6 +15,8 @@ pub struct Broken {
     pub first: Vec<u8>,
     /// The highest.
     pub last: Vec<u8>,
+    /// Whether it is there as a whole, and only damaged inside: others may still be answered from it.
+    pub is_there: bool,
 }
 
 /// The files in which something could not be read since the database was opened, by name.
@@ -34,19 +36,21 @@ impl Suspects {
 }
 
 impl Rocks {
-    /// The files of a family that are not there any more, or not whole: what was in them is gone, and each read nearby
-    /// fails.
+    /// The files of a family that are not there any more or not whole, so that what was in them is gone and each read nearby
+    /// fails; and those in which something could not be read since the database was opened.
     ///
     /// # Errors
     /// [`Error`] when RocksDB cannot tell.
     pub fn broken(&self, family: &str) -> Result<Vec<Broken>, Error> {
+        let suspects = self.suspects.0.lock().clone();
         let mut broken = Vec::new();
         for file in self.live_files(family)? {
             let name = file.name.trim_start_matches('/').to_owned();
-            let is_whole =
+            let is_there =
                 std::fs::metadata(self.path.join(&name)).is_ok_and(|found| found.len() == file.size as u64);
-            if let (false, Some(first), Some(last)) = (is_whole, file.start_key, file.end_key) {
-                broken.push(Broken { name, first, last });
+            let is_broken = !is_there || suspects.contains(&name);
+            if let (true, Some(first), Some(last)) = (is_broken, file.start_key, file.end_key) {
+                broken.push(Broken { name, first, last, is_there });
             }
         }
         Ok(broken)
@@ -61,20 +65,5 @@ impl Rocks {
         files.iter().try_for_each(|Broken { first, last, .. }| {
             self.wrap(self.db.delete_file_in_range_cf(&handle, first, last))
         })
-    }
-
-    /// Files of a family that are there as a whole, and in which something could not be read since the database was opened.
-    ///
-    /// # Errors
-    /// [`Error`] when RocksDB cannot tell which files it has.
-    pub fn flipped(&self, family: &str) -> Result<Vec<Broken>, Error> {
-        let gone: BTreeSet<String> = self.broken(family)?.into_iter().map(|file| file.name).collect();
-        let suspects = self.suspects.0.lock().clone();
-        let named = self.live_files(family)?.into_iter().filter_map(|file| {
-            let name = file.name.trim_start_matches('/').to_owned();
-            let is_flipped = suspects.contains(&name) && !gone.contains(&name);
-            Some(Broken { name, first: file.start_key?, last: file.end_key? }).filter(|_| is_flipped)
-        });
-        Ok(named.collect())
     }
 }
